@@ -1,0 +1,85 @@
+"""The envelope `kservev2`: KServe's V2 protocol (Open Inference), tensors in and out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List
+
+import numpy as np
+
+from ts.torch_handler.request_envelope.base import BaseEnvelope, regroup
+
+_SIZES = ("8", "16", "32", "64")
+_TO_NUMPY: Dict[str, str] = {
+    "BOOL": "bool",
+    **{f"UINT{size}": f"uint{size}" for size in _SIZES},
+    **{f"INT{size}": f"int{size}" for size in _SIZES},
+    **{f"FP{size}": f"float{size}" for size in _SIZES[1:]},
+    "BYTES": "byte",
+}
+_FROM_NUMPY = {name: datatype for datatype, name in _TO_NUMPY.items()}
+_FROM_NUMPY["object"] = "BYTES"
+
+
+class KServev2Envelope(BaseEnvelope):
+    """The handler gets the list of input tensors and returns one result per input.
+
+    Answers every request of a batch; TorchServe's envelope sees only the first one.
+    """
+
+    def __init__(self, handle_fn: Any) -> None:
+        super().__init__(handle_fn)
+        self._requests: List[Dict[str, Any]] = []
+
+    def parse_input(self, data: List[Any]) -> List[Any]:
+        """All rows' inputs as dicts with ``name``, ``shape``, ``datatype`` and ``data``.
+
+        ``data`` is nested by ``shape``; of BYTES it is the first element.
+        """
+        self._requests = [self._from_json(row) for row in data]
+        inputs = [item for request in self._requests for item in request["inputs"]]
+        self.context.input_names = [item["name"] for item in inputs]
+        if str(self._requests[0].get("id") or "").strip():
+            self.context.input_request_id = self._requests[0]["id"]
+        return [_nested(item) for item in inputs]
+
+    def format_output(self, data: List[Any]) -> List[Any]:
+        """One inference response per request, its outputs named after its inputs."""
+        for name in ("input_names", "input_request_id"):
+            self.context.__dict__.pop(name, None)
+        if len(self._requests) == 1:
+            groups = [list(data)]
+        else:
+            groups = regroup(data, [len(request["inputs"]) for request in self._requests])
+        return [self._response(idx, group) for idx, group in enumerate(groups)]
+
+    def _response(self, idx: int, results: List[Any]) -> Dict[str, Any]:
+        request = self._requests[idx]
+        model = (self.context.manifest or {}).get("model", {})
+        names = [item["name"] for item in request["inputs"]]
+        given = str(request.get("id") or "").strip()
+        return {
+            "id": request["id"] if given else self.context.get_request_id(idx),
+            "model_name": model.get("modelName"),
+            "model_version": model.get("modelVersion"),
+            "outputs": [_output(name, result) for name, result in zip(names, results)],
+        }
+
+    @staticmethod
+    def _from_json(row: Any) -> Any:
+        body = row.get("data") or row.get("body")
+        return json.loads(body) if isinstance(body, (bytes, bytearray, str)) else body
+
+
+def _nested(item: Dict[str, Any]) -> Dict[str, Any]:
+    if item["datatype"] == "BYTES":
+        return {**item, "data": item["data"][0]}
+    values = np.array(item["data"], dtype=_TO_NUMPY[item["datatype"]])
+    return {**item, "data": values.reshape(item["shape"]).tolist()}
+
+
+def _output(name: str, result: Any) -> Dict[str, Any]:
+    values = np.asarray(result)
+    datatype = "BYTES" if values.dtype.kind == "U" else _FROM_NUMPY[values.dtype.name]
+    flat = values.flatten().tolist()
+    return {"name": name, "datatype": datatype, "data": flat, "shape": [len(flat)]}

@@ -1,0 +1,5 @@
+"""Is no Python."""
+
+
+def handle(data, context:
+    return data

@@ -1,0 +1,121 @@
+"""The frames, byte for byte, and cut anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ts_worker import messages as m
+from ts_worker.wire import HEADER_SIZE, FrameReader, WireError, decode, encode
+
+REQUEST = m.Request(b"id-1", b"Accept\0*/*", (m.Param("body", "application/json", b"{}"),))
+RESPONSE = m.Response(b"id-1", 200, "", b"", b"ok")
+
+EXAMPLES = [
+    m.Load("m", "1.0", "/m", "h.py", 8, 0, None, True, True, None, 2, ("/m",), (("A", "b"),)),
+    m.Load("m", "1.0", "/m", "h.py", 1, None, "json", True, True, "/y", 0, (), None),
+    m.Loaded(500, "ValueError: é", "Traceback"),
+    m.Predict(7, (REQUEST,)),
+    m.Predict(8, ()),
+    m.InputChunk(b"id-1", True, b"more"),
+    m.Cancel(b"id-1"),
+    m.Threads(3),
+    m.Reply(7, 200, "", (RESPONSE, RESPONSE._replace(status=418, reason="teapot"))),
+    m.Reply(7, 503, "Prediction failed", ()),
+    m.ReplyChunk(b"id-1", 200, "", b"ts_stream_next\0true", b"part"),
+    m.Log(20, "root", "hello"),
+    m.Metric("HandlerTime", "Milliseconds", "gauge", 1.5, (("ModelName", "m"),), "id-1"),
+    m.Call(1, "other", "", REQUEST),
+    m.CallReply(1, 200, "", RESPONSE),
+    m.CallReply(1, 404, "Model not found: other", None),
+]
+
+GOLDEN = {
+    m.Predict(7, (REQUEST,)): (
+        "0000000000000041" "03"
+        "0000000000000007" "0001"
+        "04" "0000000a" "0001" "69642d31" "416363657074002a2f2a"
+        "0004" "0010" "0000000000000002" "626f6479" "6170706c69636174696f6e2f6a736f6e" "7b7d"
+    ),
+    m.Reply(7, 200, "", (RESPONSE,)): (
+        "0000000000000027" "07"
+        "0000000000000007" "00c8" "00000000" "0001"
+        "04" "00c8" "0000" "00000000" "0000000000000002" "69642d31" "6f6b"
+    ),
+    m.Cancel(b"id-1"): "0000000000000004" "05" "69642d31",
+    m.Threads(3): "0000000000000002" "06" "0003",
+}  # fmt: skip
+
+
+def flat(message: m.Message) -> bytes:
+    return b"".join(bytes(piece) for piece in encode(message))
+
+
+@pytest.mark.parametrize("message", GOLDEN, ids=lambda message: type(message).__name__)
+def test_frame_is_byte_for_byte_as_documented(message):
+    assert flat(message).hex() == GOLDEN[message]
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_every_message_survives_the_wire(message):
+    data = flat(message)
+    assert decode(data[HEADER_SIZE - 1], data[HEADER_SIZE:]) == message
+
+
+def test_every_kind_of_message_has_an_example():
+    assert {type(example) for example in EXAMPLES} == set(m.Message.__args__)
+
+
+@given(st.lists(st.sampled_from(EXAMPLES), max_size=6), st.data())
+def test_a_stream_cut_anywhere_gives_the_same_messages(sent, data):
+    stream = b"".join(map(flat, sent))
+    reader = FrameReader(capacity=64)
+    got = []
+    while stream:
+        room = reader.buffer()
+        count = data.draw(st.integers(1, min(len(room), len(stream))))
+        room[:count] = stream[:count]
+        got += reader.received(count)
+        stream = stream[count:]
+    assert got == sent
+
+
+@given(
+    st.binary(max_size=40),
+    st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9), st.binary(max_size=99))),
+)
+def test_any_request_survives(request_id, params):
+    message = m.Predict(1, (m.Request(request_id, b"", tuple(m.Param(*p) for p in params)),))
+    data = flat(message)
+    assert decode(data[HEADER_SIZE - 1], data[HEADER_SIZE:]) == message
+
+
+def test_a_large_body_is_neither_copied_by_the_sender_nor_joined_by_the_reader():
+    body = bytes(5_000_000)
+    pieces = encode(m.Reply(1, 200, "", (RESPONSE._replace(body=body),)))
+    assert pieces[-1] is body
+    stream, reader, got = memoryview(b"".join(pieces)), FrameReader(), []
+    while stream:
+        room = reader.buffer()
+        count = min(len(room), len(stream))
+        room[:count] = stream[:count]
+        got += reader.received(count)
+        stream = stream[count:]
+    assert isinstance(got[0].responses[0].body, memoryview)
+    assert bytes(got[0].responses[0].body) == body
+
+
+@given(st.integers(0, 255), st.binary(max_size=64))
+def test_nonsense_is_a_wire_error_and_nothing_else(kind, payload):
+    with contextlib.suppress(WireError):
+        decode(kind, payload)
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_characters="\0")), st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"])))))  # fmt: skip
+def test_headers_survive_packing(pairs):
+    pairs = [(name, value) for name, value in pairs if name.isprintable() and name]
+    assert m.unpack_headers(m.pack_headers(pairs)) == pairs

@@ -1,0 +1,189 @@
+"""The server's end of a worker's connection and of its output pipes, on the event loop.
+
+Raw non-blocking descriptors instead of asyncio transports: a batch leaves in the same turn of the
+loop it was formed in, in one system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from ts_worker.messages import Message
+from ts_worker.wire import FrameReader, WireError, encode
+
+_MAX_IOV = 512
+_READS_PER_TURN = 16  # then others get their turn, even if one worker never stops sending
+_LINE_LIMIT = 65536
+
+
+class Connection:
+    """Sends and receives frames.
+
+    Args:
+        sock: a connected stream socket; owned from here on.
+        on_message: called with each message.
+        on_broken: called once, with the cause, when the worker hung up or sent nonsense.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_message: Callable[[Message], None],
+        on_broken: Callable[[Exception | None], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._reader = FrameReader()
+        self._on_message = on_message
+        self._on_broken = on_broken
+        self._unsent: deque[memoryview] = deque()
+        self._reading = True
+        loop.add_reader(self._fd, self._readable)
+
+    def send(self, message: Message) -> None:
+        """Write a message now, or as soon as the worker takes it. Lost if the worker is gone."""
+        if self._fd < 0:
+            return
+        pieces = encode(message)
+        if not self._unsent:
+            try:
+                sent = self._sock.sendmsg(pieces[:_MAX_IOV])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # the reading side reports the end
+            if len(pieces) == 1 and sent == len(pieces[0]):
+                return
+        else:
+            sent = 0
+        for piece in pieces:
+            size = len(piece)
+            if sent < size:
+                self._unsent.append(memoryview(piece)[sent:])
+            sent = max(0, sent - size)
+        if self._unsent:
+            self._loop.add_writer(self._fd, self._writable)
+
+    def hang_up(self) -> None:
+        """Tell the worker that nothing more will come; it may still answer."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket; no callback is called any more."""
+        if self._fd >= 0:
+            self._stop_reading()
+            self._loop.remove_writer(self._fd)
+            self._fd = -1
+            self._unsent.clear()
+            self._sock.close()
+
+    def drain(self) -> None:
+        """Deliver what arrived before the process ended."""
+        if self._fd >= 0 and self._reading:
+            self._read(on_end=lambda error: None)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def _readable(self) -> None:
+        self._read(self._on_broken, _READS_PER_TURN)
+
+    def _read(self, on_end: Callable[[Exception | None], None], limit: int | None = None) -> None:
+        reads = 0
+        while self._reading and (limit is None or reads < limit):
+            reads += 1
+            buffer = self._reader.buffer()
+            try:
+                count = self._sock.recv_into(buffer)
+                messages = self._reader.received(count) if count else None
+            except BlockingIOError:
+                return
+            except (OSError, WireError) as error:
+                self._stop_reading()
+                on_end(error)
+                return
+            if messages is None:
+                self._stop_reading()
+                on_end(None)
+                return
+            for message in messages:
+                self._on_message(message)
+            if count < len(buffer):
+                return
+
+    def _writable(self) -> None:
+        try:
+            while self._unsent:
+                views = [self._unsent[i] for i in range(min(len(self._unsent), _MAX_IOV))]
+                sent = self._sock.sendmsg(views)
+                while self._unsent and sent >= len(self._unsent[0]):
+                    sent -= len(self._unsent.popleft())
+                if sent:
+                    self._unsent[0] = self._unsent[0][sent:]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()
+        self._loop.remove_writer(self._fd)
+
+
+class LineReader:
+    """Reads a pipe line by line. A line longer than 64 KiB is cut there."""
+
+    def __init__(
+        self, descriptor: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]
+    ) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._loop = loop
+        self._on_line = on_line
+        self._partial = b""
+        loop.add_reader(descriptor, self._readable)
+
+    def close(self) -> None:
+        """Deliver what is there, then close the pipe, whoever else still holds it."""
+        if self._descriptor < 0:
+            return
+        while self._readable():
+            pass
+        self._end()
+
+    def _readable(self) -> bool:
+        if self._descriptor < 0:
+            return False
+        try:
+            data = os.read(self._descriptor, _LINE_LIMIT)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._end()
+            return False
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._deliver(line)
+        while len(self._partial) > _LINE_LIMIT:
+            self._deliver(self._partial[:_LINE_LIMIT])
+            self._partial = self._partial[_LINE_LIMIT:]
+        return True
+
+    def _deliver(self, line: bytes) -> None:
+        self._on_line(line.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self._partial:
+            self._deliver(self._partial)
+            self._partial = b""

@@ -1,0 +1,309 @@
+"""Workers as local processes: the backend of a single machine.
+
+Built by `ts_frontend.server`; everything else sees only the protocols of `base`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
+
+from ts_worker.backend.base import Batch, ExitReason, LoadFailed, ReplySink, WorkerSpec
+from ts_worker.backend.children import Child, Nursery
+from ts_worker.backend.connection import Connection, LineReader
+from ts_worker.backend.spawning import reason_to_spawn, spawn
+from ts_worker.backend.zygotes import CannotFork, Zygotes
+from ts_worker.messages import (
+    Call,
+    Cancel,
+    Load,
+    Loaded,
+    Log,
+    Message,
+    Metric,
+    Reply,
+    ReplyChunk,
+    Threads,
+)
+
+log = logging.getLogger(__name__)
+
+_TAIL_LINES = 50
+
+
+class ProcessWorker:
+    """One worker process, from its birth to its end."""
+
+    def __init__(self, spec: WorkerSpec, child: Child, pipes: Pipes) -> None:
+        self._spec = spec
+        self._child = child
+        self._pipes = pipes
+        loop = asyncio.get_running_loop()
+        self._batches: dict[int, tuple[Batch, ReplySink, set[bytes]]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._loaded: asyncio.Future[Loaded] = loop.create_future()
+        self._gone: asyncio.Future[ExitReason] = loop.create_future()
+        self._connection = Connection(pipes.connection, loop, self._received, self._broken)
+        self._output = [
+            LineReader(pipes.stdout, loop, partial(self._line, "stdout")),
+            LineReader(pipes.stderr, loop, partial(self._line, "stderr")),
+        ]
+        child.ended.add_done_callback(lambda _: self._ended())
+
+    @property
+    def id(self) -> str:
+        return self._spec.id
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
+
+    @property
+    def device(self) -> int | None:
+        return self._spec.device
+
+    async def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            LoadFailed: the handler raised, or the process ended.
+        """
+        self._connection.send(_load_message(self._spec))
+        await asyncio.wait((self._loaded, self._gone), return_when=asyncio.FIRST_COMPLETED)
+        if not self._loaded.done():
+            reason = self._gone.result()
+            code = 507 if reason.signal == 9 else 500
+            text = f"the worker process ended while it loaded the model: {reason.text}"
+            raise LoadFailed(code, text, "\n".join(reason.stderr_tail))
+        outcome = self._loaded.result()
+        if outcome.code != 200:
+            raise LoadFailed(outcome.code, outcome.message, outcome.traceback)
+
+    def predict(self, batch: Batch, reply: ReplySink) -> None:
+        waiting = {request.id for request in batch.requests}
+        self._batches[batch.batch_id] = (batch, reply, waiting)
+        self._connection.send(batch)
+
+    def cancel(self, request_id: bytes) -> None:
+        self._connection.send(Cancel(request_id))
+
+    def resize(self, threads: int) -> None:
+        self._connection.send(Threads(threads))
+
+    async def stop(self, grace: float) -> None:
+        self._connection.hang_up()
+        try:
+            async with asyncio.timeout(grace):
+                await asyncio.shield(self._gone)
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End the process group at once and wait for it."""
+        self._child.kill()
+        await asyncio.shield(self._gone)
+
+    async def exited(self) -> ExitReason:
+        return await asyncio.shield(self._gone)
+
+    def _received(self, message: Message) -> None:
+        match message:
+            case Reply():
+                self._reply(message)
+            case ReplyChunk():
+                self._reply_chunk(message)
+            case Metric():
+                self._spec.events.metric(message)
+            case Log():
+                self._spec.events.log(message)
+            case Loaded():
+                if not self._loaded.done():
+                    self._loaded.set_result(message)
+            case Call():
+                task = asyncio.get_running_loop().create_task(self._call(message))
+                self._calls.add(task)
+                task.add_done_callback(self._calls.discard)
+            case _:
+                log.warning("Worker %s sent a frame %s", self.id, type(message).__name__)
+
+    def _reply(self, message: Reply) -> None:
+        entry = self._batches.get(message.batch_id)
+        if entry is None:
+            return
+        _, sink, waiting = entry
+        waiting.difference_update(response.request_id for response in message.responses)
+        if message.code != 200 or not waiting:
+            del self._batches[message.batch_id]
+        sink(message)
+
+    def _reply_chunk(self, message: ReplyChunk) -> None:
+        for _, sink, waiting in self._batches.values():
+            if message.request_id in waiting:
+                sink(message)
+                return
+
+    async def _call(self, call: Call) -> None:
+        self._connection.send(await self._spec.events.call(call))
+
+    def _line(self, stream: str, line: str) -> None:
+        if stream == "stderr":
+            self._tail.append(line)
+        self._spec.events.output(stream, line)
+
+    def _broken(self, error: Exception | None) -> None:
+        if error is not None:
+            log.error("Worker %s is ended: its connection broke: %s", self.id, error)
+        # Hanging up is how a worker ends by itself; it gets a moment to exit with its own code.
+        asyncio.get_running_loop().call_later(1.0 if error is None else 0.0, self._child.kill)
+
+    def _ended(self) -> None:
+        """The process is gone: take in its last words, then tell who waits."""
+        self._connection.drain()
+        for reader in self._output:
+            reader.close()
+        self._connection.close()
+        os.close(self._pipes.lifeline)
+        for task in self._calls:
+            task.cancel()
+        self._batches.clear()
+        status = self._child.ended.result()
+        reason = ExitReason(status.code, status.signal, str(status), tuple(self._tail))
+        self._gone.set_result(reason)
+
+
+class Pipes:
+    """The server's ends of everything that connects it to one worker."""
+
+    def __init__(self) -> None:
+        self.connection, self._their_connection = socket.socketpair()
+        self.stdout, self._their_stdout = os.pipe()
+        self.stderr, self._their_stderr = os.pipe()
+        self._their_lifeline, self.lifeline = os.pipe()
+
+    def theirs(self) -> tuple[int, int, int, int]:
+        """The worker's ends: connection, stdout, stderr, lifeline."""
+        connection = self._their_connection.fileno()
+        return connection, self._their_stdout, self._their_stderr, self._their_lifeline
+
+    def close_theirs(self) -> None:
+        """Once the worker has copies of its own."""
+        self._their_connection.close()
+        for descriptor in (self._their_stdout, self._their_stderr, self._their_lifeline):
+            os.close(descriptor)
+
+    def close_ours(self) -> None:
+        """When no worker came of it."""
+        self.connection.close()
+        for descriptor in (self.stdout, self.stderr, self.lifeline):
+            os.close(descriptor)
+
+
+class ProcessBackend:
+    """Forks workers from a zygote, or spawns them where a fork would be wrong.
+
+    Args:
+        environ: the server's environment.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self._nursery: Nursery | None = None
+        self._zygotes: Zygotes | None = None
+        self._workers: set[ProcessWorker] = set()
+
+    async def open(self) -> None:
+        """Begin to warm up the zygote. Runs on the main thread, inside the event loop."""
+        self._nursery = Nursery(asyncio.get_running_loop())
+        self._nursery.open()
+        self._zygotes = Zygotes(self._nursery, self._environ)
+        self._zygotes.start()
+
+    async def ready(self) -> None:
+        """Wait until forking is possible."""
+        assert self._zygotes is not None
+        await self._zygotes.ready()
+
+    async def start(self, spec: WorkerSpec) -> ProcessWorker:
+        """See `base.Backend.start`."""
+        launch = asyncio.ensure_future(self._launch(spec))
+        try:
+            worker = await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            await (await launch).kill()
+            raise
+        try:
+            spec.events.started(worker._child.pid)
+            await worker.load()
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def close(self) -> None:
+        """See `base.Backend.close`."""
+        for worker in list(self._workers):
+            await worker.kill()
+        if self._zygotes is not None and self._nursery is not None:
+            await self._zygotes.close()
+            self._nursery.close()
+
+    async def _launch(self, spec: WorkerSpec) -> ProcessWorker:
+        pipes = Pipes()
+        try:
+            child = await self._child(spec, pipes)
+        except BaseException:
+            pipes.close_ours()
+            raise
+        finally:
+            pipes.close_theirs()
+        worker = ProcessWorker(spec, child, pipes)
+        self._workers.add(worker)
+        worker._gone.add_done_callback(lambda _: self._workers.discard(worker))
+        return worker
+
+    async def _child(self, spec: WorkerSpec, pipes: Pipes) -> Child:
+        assert self._zygotes is not None
+        await self._zygotes.ready()
+        reason = reason_to_spawn(spec, self._zygotes.modules, self._environ)
+        if reason is None:
+            try:
+                return await self._zygotes.fork(pipes.theirs())
+            except CannotFork as error:
+                reason = str(error)
+        log.info("Worker %s gets a fresh interpreter: %s", spec.id, reason)
+        return self._spawn(spec, pipes)
+
+    def _spawn(self, spec: WorkerSpec, pipes: Pipes) -> Child:
+        assert self._nursery is not None
+        with self._nursery.expecting():
+            try:
+                process = spawn(spec, pipes.theirs())
+            except OSError as error:
+                raise LoadFailed(500, f"the interpreter can't be started: {error}") from error
+            child = self._nursery.adopt(process.pid)
+        process.returncode = 0  # reaped by its Child: Popen must not wait for it as well
+        return child
+
+
+def _load_message(spec: WorkerSpec) -> Load:
+    return Load(
+        spec.model_name,
+        spec.model_version,
+        spec.model_dir,
+        spec.handler,
+        spec.batch_size,
+        spec.device,
+        spec.envelope,
+        spec.limit_max_image_pixels,
+        spec.decode_input_request,
+        spec.metrics_config,
+        spec.threads,
+        spec.import_paths,
+        tuple(spec.env.items()),
+    )

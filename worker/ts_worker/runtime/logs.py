@@ -1,0 +1,53 @@
+"""Where a handler's log records and metrics go: frames to the server.
+
+Installed once by `loop` before the model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ts_worker.messages import Log, Metric
+from ts_worker.runtime.channel import Channel, Closed
+
+
+class FrameHandler(logging.Handler):
+    """Sends every record as a frame; a metric record waits for the reply it belongs to.
+
+    A record that carries ``metric`` (see `ts.metrics.caching_metric`) is never formatted.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(logging.INFO)
+        self._channel = channel
+        self.batching = False  # whether a reply will follow soon
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            metric = getattr(record, "metric", None)
+            if metric is None:
+                text = self.format(record)
+                self._channel.send(Log(record.levelno, record.name, text))
+                return
+            name, unit, kind, value, dimensions, request_ids = metric
+            message = Metric(
+                name, unit, kind, float(value), tuple(map(tuple, dimensions)), request_ids
+            )
+            if self.batching:
+                self._channel.send_later(message)
+            else:
+                self._channel.send(message)
+        except Closed:
+            pass  # the loop notices by itself
+        except (TypeError, ValueError):
+            self.handleError(record)
+
+
+def install(channel: Channel) -> FrameHandler:
+    """Make a `FrameHandler` the root logger's only handler, at INFO as in TorchServe."""
+    handler = FrameHandler(channel)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    return handler

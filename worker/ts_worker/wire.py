@@ -1,0 +1,322 @@
+"""Messages as bytes: the framing between the server and a worker.
+
+A frame is an 8-byte payload length, a 1-byte kind and the payload; integers are big-endian.
+What is sent once per worker (Load, Loaded, Log, Metric) is JSON; what is sent per batch is packed
+by hand, so that a batch costs a few `struct` calls and no copy of a large body. Never a pickle.
+Used by `backend` and `runtime`; standard library only, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+import json
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Callable, Dict, List, Tuple
+
+from ts_worker.messages import (
+    Buffer,
+    Call,
+    CallReply,
+    Cancel,
+    InputChunk,
+    Load,
+    Loaded,
+    Log,
+    Message,
+    Metric,
+    Param,
+    Predict,
+    Reply,
+    ReplyChunk,
+    Request,
+    Response,
+    Threads,
+)
+
+_FRAME = Struct("!QB")  # payload length, kind
+_PREDICT = Struct("!QH")  # batch id, number of requests
+_REQUEST = Struct("!BIH")  # lengths of id and headers, number of params
+_PARAM = Struct("!HHQ")  # lengths of name, content type and value
+_REPLY = Struct("!QHIH")  # batch id, code, length of message, number of responses
+_RESPONSE = Struct("!BHHIQ")  # length of id, status, lengths of reason, headers and body
+_CHUNK = Struct("!B?")  # length of id, last
+_CALL = Struct("!QHH")  # call id, lengths of model name and version
+_CALL_REPLY = Struct("!QHI?")  # call id, code, length of message, whether a response follows
+_THREADS = Struct("!H")
+
+HEADER_SIZE = _FRAME.size
+_SMALL = 16384  # joining pieces up to this size costs less than another iovec entry
+
+Pieces = List[Buffer]
+
+
+class WireError(Exception):
+    """Bytes that are no frame of ours: the two sides do not belong to one version."""
+
+
+def _request_pieces(request: Request, out: Pieces) -> None:
+    out.append(_REQUEST.pack(len(request.id), len(request.headers), len(request.params)))
+    out.append(request.id)
+    out.append(request.headers)
+    for name, content_type, value in request.params:
+        encoded_name = name.encode()
+        encoded_type = content_type.encode()
+        out.append(_PARAM.pack(len(encoded_name), len(encoded_type), len(value)))
+        out += (encoded_name, encoded_type, value)
+
+
+def _response_pieces(response: Response, out: Pieces) -> None:
+    request_id, status, reason, headers, body = response
+    encoded = reason.encode()
+    out.append(_RESPONSE.pack(len(request_id), status, len(encoded), len(headers), len(body)))
+    out += (request_id, encoded, headers, body)
+
+
+def _encode_predict(message: Predict, out: Pieces) -> None:
+    out.append(_PREDICT.pack(message.batch_id, len(message.requests)))
+    for request in message.requests:
+        _request_pieces(request, out)
+
+
+def _encode_reply(message: Reply, out: Pieces) -> None:
+    text = message.message.encode("utf-8", "backslashreplace")
+    out.append(_REPLY.pack(message.batch_id, message.code, len(text), len(message.responses)))
+    out.append(text)
+    for response in message.responses:
+        _response_pieces(response, out)
+
+
+def _encode_reply_chunk(message: ReplyChunk, out: Pieces) -> None:
+    _response_pieces(Response(*message), out)
+
+
+def _encode_input_chunk(message: InputChunk, out: Pieces) -> None:
+    out += (_CHUNK.pack(len(message.request_id), message.last), message.request_id, message.data)
+
+
+def _encode_cancel(message: Cancel, out: Pieces) -> None:
+    out.append(message.request_id)
+
+
+def _encode_threads(message: Threads, out: Pieces) -> None:
+    out.append(_THREADS.pack(message.number))
+
+
+def _encode_call(message: Call, out: Pieces) -> None:
+    name, version = message.model_name.encode(), message.model_version.encode()
+    out += (_CALL.pack(message.call_id, len(name), len(version)), name, version)
+    _request_pieces(message.request, out)
+
+
+def _encode_call_reply(message: CallReply, out: Pieces) -> None:
+    text = message.message.encode("utf-8", "backslashreplace")
+    there = message.response is not None
+    out += (_CALL_REPLY.pack(message.call_id, message.code, len(text), there), text)
+    if message.response is not None:
+        _response_pieces(message.response, out)
+
+
+def _encode_json(message: Tuple[Any, ...], out: Pieces) -> None:
+    out.append(json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode())
+
+
+def _read_request(data: Any, at: int) -> Tuple[Request, int]:
+    id_size, headers_size, count = _REQUEST.unpack_from(data, at)
+    at += _REQUEST.size
+    request_id = bytes(data[at : at + id_size])
+    at += id_size
+    headers = bytes(data[at : at + headers_size])
+    at += headers_size
+    params = []
+    for _ in range(count):
+        name_size, type_size, value_size = _PARAM.unpack_from(data, at)
+        at += _PARAM.size
+        name = str(data[at : at + name_size], "utf-8")
+        at += name_size
+        content_type = str(data[at : at + type_size], "utf-8")
+        at += type_size
+        params.append(Param(name, content_type, data[at : at + value_size]))
+        at += value_size
+    return Request(request_id, headers, tuple(params)), at
+
+
+def _read_response(data: Any, at: int) -> Tuple[Response, int]:
+    id_size, status, reason_size, headers_size, body_size = _RESPONSE.unpack_from(data, at)
+    at += _RESPONSE.size
+    request_id = bytes(data[at : at + id_size])
+    at += id_size
+    reason = str(data[at : at + reason_size], "utf-8")
+    at += reason_size
+    headers = bytes(data[at : at + headers_size])
+    at += headers_size
+    return Response(request_id, status, reason, headers, data[at : at + body_size]), at + body_size
+
+
+def _decode_predict(data: Any) -> Predict:
+    batch_id, count = _PREDICT.unpack_from(data)
+    at = _PREDICT.size
+    requests = []
+    for _ in range(count):
+        request, at = _read_request(data, at)
+        requests.append(request)
+    return Predict(batch_id, tuple(requests))
+
+
+def _decode_reply(data: Any) -> Reply:
+    batch_id, code, size, count = _REPLY.unpack_from(data)
+    at = _REPLY.size + size
+    message = str(data[_REPLY.size : at], "utf-8")
+    responses = []
+    for _ in range(count):
+        response, at = _read_response(data, at)
+        responses.append(response)
+    return Reply(batch_id, code, message, tuple(responses))
+
+
+def _decode_reply_chunk(data: Any) -> ReplyChunk:
+    return ReplyChunk(*_read_response(data, 0)[0])
+
+
+def _decode_input_chunk(data: Any) -> InputChunk:
+    size, last = _CHUNK.unpack_from(data)
+    start = _CHUNK.size
+    return InputChunk(bytes(data[start : start + size]), last, data[start + size :])
+
+
+def _decode_call(data: Any) -> Call:
+    call_id, name_size, version_size = _CALL.unpack_from(data)
+    at = _CALL.size
+    name = str(data[at : at + name_size], "utf-8")
+    at += name_size
+    version = str(data[at : at + version_size], "utf-8")
+    return Call(call_id, name, version, _read_request(data, at + version_size)[0])
+
+
+def _decode_call_reply(data: Any) -> CallReply:
+    call_id, code, size, there = _CALL_REPLY.unpack_from(data)
+    at = _CALL_REPLY.size + size
+    message = str(data[_CALL_REPLY.size : at], "utf-8")
+    return CallReply(call_id, code, message, _read_response(data, at)[0] if there else None)
+
+
+def _decode_load(data: Any) -> Load:
+    fields = json.loads(bytes(data))
+    load = Load(*fields)
+    env = None if load.env is None else tuple((name, value) for name, value in load.env)
+    return load._replace(import_paths=tuple(load.import_paths), env=env)
+
+
+def _decode_metric(data: Any) -> Metric:
+    name, unit, kind, value, dimensions, request_ids = json.loads(bytes(data))
+    return Metric(name, unit, kind, value, tuple((k, v) for k, v in dimensions), request_ids)
+
+
+_ENCODERS: Dict[type, Tuple[int, Callable[[Any, Pieces], None]]] = {
+    Load: (1, _encode_json),
+    Loaded: (2, _encode_json),
+    Predict: (3, _encode_predict),
+    InputChunk: (4, _encode_input_chunk),
+    Cancel: (5, _encode_cancel),
+    Threads: (6, _encode_threads),
+    Reply: (7, _encode_reply),
+    ReplyChunk: (8, _encode_reply_chunk),
+    Log: (9, _encode_json),
+    Metric: (10, _encode_json),
+    Call: (11, _encode_call),
+    CallReply: (12, _encode_call_reply),
+}
+
+_DECODERS: Dict[int, Callable[[Any], Message]] = {
+    1: _decode_load,
+    2: lambda data: Loaded(*json.loads(bytes(data))),
+    3: _decode_predict,
+    4: _decode_input_chunk,
+    5: lambda data: Cancel(bytes(data)),
+    6: lambda data: Threads(*_THREADS.unpack(data)),
+    7: _decode_reply,
+    8: _decode_reply_chunk,
+    9: lambda data: Log(*json.loads(bytes(data))),
+    10: _decode_metric,
+    11: _decode_call,
+    12: _decode_call_reply,
+}
+
+
+def encode(message: Message) -> Pieces:
+    """Turn a message into pieces to be written one after another.
+
+    Small frames are one piece; a large body stays the caller's own buffer, uncopied.
+    """
+    kind, write = _ENCODERS[type(message)]
+    pieces: Pieces = [b""]
+    write(message, pieces)
+    size = sum(map(len, pieces))
+    pieces[0] = _FRAME.pack(size, kind)
+    return [b"".join(pieces)] if size <= _SMALL else pieces
+
+
+def decode(kind: int, payload: Any) -> Message:
+    """Turn a frame's payload (bytes, or a memoryview that the message may keep) into a message.
+
+    Raises:
+        WireError: an unknown kind or a payload that does not fit it.
+    """
+    try:
+        return _DECODERS[kind](payload)
+    except (StructError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise WireError(f"frame of kind {kind} can't be read: {error!r}") from error
+
+
+class FrameReader:
+    """Cuts a byte stream into messages.
+
+    Read into `buffer()`, then call `received(n)`. A frame larger than the buffer gets memory of
+    its own exactly once, which its message keeps: no copy and no growing concatenation.
+    """
+
+    def __init__(self, capacity: int = 65536) -> None:
+        self._capacity = capacity
+        self._own = bytearray(capacity)
+        self._view = memoryview(self._own)
+        self._end = 0
+        self._large: memoryview | None = None
+
+    def buffer(self) -> memoryview:
+        """Where to read the next bytes to; never empty."""
+        target = self._view if self._large is None else self._large
+        return target[self._end :]
+
+    def received(self, count: int) -> List[Message]:
+        """Take note of ``count`` bytes in the buffer and return the messages they complete."""
+        self._end += count
+        if self._large is not None:
+            return self._finish_large()
+        messages: List[Message] = []
+        at = 0
+        while self._end - at >= HEADER_SIZE:
+            size, kind = _FRAME.unpack_from(self._own, at)
+            stop = at + HEADER_SIZE + size
+            if stop > self._end:
+                if HEADER_SIZE + size > self._capacity:
+                    self._begin_large(at, HEADER_SIZE + size)
+                    return messages
+                break
+            messages.append(decode(kind, bytes(self._view[at + HEADER_SIZE : stop])))
+            at = stop
+        if at:
+            self._view[: self._end - at] = self._view[at : self._end]
+            self._end -= at
+        return messages
+
+    def _begin_large(self, at: int, size: int) -> None:
+        large = memoryview(bytearray(size))
+        self._end -= at
+        large[: self._end] = self._view[at : at + self._end]
+        self._large = large
+
+    def _finish_large(self) -> List[Message]:
+        assert self._large is not None
+        if self._end < len(self._large):
+            return []
+        frame, self._large, self._end = self._large, None, 0
+        return [decode(frame[HEADER_SIZE - 1], frame[HEADER_SIZE:])]
