@@ -1,0 +1,169 @@
+"""Finds the files of a recipe and the name each has in the archive.
+
+`packing` calls `collect`; the rules for extra files are torch-model-archiver's, except that two
+different files never share a name unnoticed.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ts_archiver.errors import Collision, MissingInput, reason
+from ts_archiver.recipe import Recipe
+
+Warn = Callable[[str], None]
+
+MANIFEST_NAME = "MAR-INF/MANIFEST.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file to package: its name in the archive, where it is, bytes, seconds since 1970."""
+
+    name: str
+    path: Path
+    size: int
+    modified: float
+
+
+def collect(recipe: Recipe, warn: Warn) -> list[Member]:
+    """All files of ``recipe``, sorted by name, each name once.
+
+    Raises:
+        MissingInput: a file is missing, unreadable, or no plain file.
+        Collision: two different files want the same name, and not ``recipe.last_wins``.
+    """
+    chosen: dict[str, Member] = {}
+    for name, path in _named(recipe, warn):
+        if name == MANIFEST_NAME:
+            warn(f"{path} is left out: the archive gets a new manifest.")
+        elif _same_file(path, recipe.target):
+            warn(f"{path} is left out: it is the archive being replaced.")
+        else:
+            _choose(chosen, _member(name, path), recipe.last_wins, warn)
+    _check_folders(chosen)
+    return [chosen[name] for name in sorted(chosen)]
+
+
+def _named(recipe: Recipe, warn: Warn) -> Iterator[tuple[str, Path]]:
+    """Names and files in TorchServe's order, which decides who is the later one."""
+    for path in (recipe.model_file, recipe.serialized_file, recipe.handler_file()):
+        if path:
+            yield os.path.basename(path), Path(path)
+    for element in _extra_elements(recipe):
+        yield from _extra(element, recipe.keep_tree, warn)
+    for path in (recipe.requirements_file, recipe.config_file):
+        if path:
+            yield os.path.basename(path), Path(path)
+
+
+def _extra_elements(recipe: Recipe) -> Iterator[str]:
+    if recipe.extra_files is None:
+        return
+    if isinstance(recipe.extra_files, os.PathLike):
+        yield os.fspath(recipe.extra_files)
+    elif isinstance(recipe.extra_files, str):
+        for part in recipe.extra_files.split(","):
+            element = part if os.path.exists(part) else part.strip()
+            if element:
+                yield element
+    else:
+        yield from (os.fspath(path) for path in recipe.extra_files)
+
+
+def _extra(element: str, keep_tree: bool, warn: Warn) -> Iterator[tuple[str, Path]]:
+    is_pattern = "*" in element or "?" in element or ("[" in element and "]" in element)
+    if is_pattern and not os.path.lexists(element):
+        matches = sorted(glob.glob(element))
+        if not matches:
+            warn(f"no file matches the pattern {element}.")
+    else:
+        matches = [element]
+    for match in matches:
+        path = Path(match)
+        if os.path.isdir(path):
+            root = PurePosixPath(path.resolve().name if keep_tree else "")
+            yield from _walk(path, root, (path.resolve(),))
+        else:
+            yield path.name, path
+
+
+def _walk(
+    folder: Path, prefix: PurePosixPath, above: tuple[Path, ...]
+) -> Iterator[tuple[str, Path]]:
+    """The files below ``folder``. Links are followed, as TorchServe's tool does; ``above`` holds
+    the folders on the way down, so that a link to one of them ends."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise MissingInput(f"can't read the folder {folder}: {reason(error)}.") from error
+    for entry in entries:
+        if not os.path.isdir(entry):
+            yield str(prefix / entry.name), entry
+        elif not _skipped(entry.name):
+            real = entry.resolve()
+            if real in above:
+                raise MissingInput(f"{entry} links to a folder above it. Remove the link.")
+            yield from _walk(entry, prefix / entry.name, (*above, real))
+
+
+def _skipped(folder: str) -> bool:
+    return folder.startswith(".") or folder in ("__pycache__", "__MACOSX")
+
+
+def _member(name: str, path: Path) -> Member:
+    try:
+        found = path.stat()
+        name.encode()
+    except FileNotFoundError as error:
+        cause = "links to a missing file" if path.is_symlink() else "does not exist"
+        raise MissingInput(f"file {path} {cause}. Check the path.") from error
+    except OSError as error:
+        raise MissingInput(f"can't read {path}: {reason(error)}.") from error
+    except UnicodeEncodeError as error:
+        raise MissingInput(f"the name {os.fsencode(path)!r} is not UTF-8. Rename it.") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no plain file"
+        raise MissingInput(f"{path} is {kind}. Give a plain file.")
+    if not os.access(path, os.R_OK):
+        raise MissingInput(f"no permission to read {path}.")
+    return Member(name, path, found.st_size, found.st_mtime)
+
+
+def _choose(chosen: dict[str, Member], new: Member, last_wins: bool, warn: Warn) -> None:
+    old = chosen.get(new.name)
+    if old is None:
+        chosen[new.name] = new
+    elif not (_same_file(old.path, new.path) or filecmp.cmp(old.path, new.path, shallow=False)):
+        if not last_wins:
+            raise Collision(
+                f"{old.path} and {new.path} differ, and both would be stored as {new.name}. "
+                "Rename one, or let the later one win with --last-wins."
+            )
+        warn(f"{new.path} replaces {old.path} as {new.name}.")
+        chosen[new.name] = new
+
+
+def _check_folders(chosen: dict[str, Member]) -> None:
+    for member in chosen.values():
+        for folder in PurePosixPath(member.name).parents:
+            if str(folder) in chosen or str(folder) == MANIFEST_NAME:
+                raise Collision(
+                    f"{folder} would be a file and a folder in the archive (for {member.path}). "
+                    "Rename one."
+                )
+    if "MAR-INF" in chosen:
+        raise Collision(f"{chosen['MAR-INF'].path} takes the manifest's folder name. Rename it.")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

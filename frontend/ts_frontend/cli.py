@@ -1,0 +1,235 @@
+"""The command `torchserve-py`, also installed as `torchserve`: start, stop, version.
+
+Flags, messages and exit codes are those of TorchServe's launcher. The server is imported only
+where it runs: a command must answer at once, and `--start` forks before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ts_frontend.argv import ArgvError, Takes, normalise
+from ts_frontend.config import Config, ConfigError, LaunchError, load_config
+from ts_frontend.daemon import launch
+from ts_frontend.pidfile import Found, PidFile
+from ts_frontend.version import __version__
+
+_STOP_SECONDS = 60
+_RIVALS = ("torchserve", "torchserve-nightly")
+
+
+class _Command(click.Command):
+    """A click command that reads its words as argparse would."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = {
+            name: _takes(param)
+            for param in self.get_params(ctx)
+            for name in param.opts
+            if name.startswith("--")
+        }
+        try:
+            return super().parse_args(ctx, normalise(args, options))
+        except ArgvError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
+def _takes(param: click.Parameter) -> Takes:
+    if getattr(param, "is_flag", False):
+        return Takes.NOTHING
+    return Takes.MANY if param.multiple else Takes.ONE
+
+
+@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--version", is_flag=True, help="Print the version.")
+@click.option("--start", is_flag=True, help="Start the server (what happens without a flag, too).")
+@click.option("--stop", is_flag=True, help="Stop the running server.")
+@click.option("--ts-config", metavar="FILE", help="Settings; else ./config.properties.")
+@click.option("--model-store", metavar="DIR", help="Folder of the model archives.")
+@click.option("--workflow-store", metavar="DIR", help="Accepted; workflows are not built yet.")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="MODEL...",
+    help="Models to load: x.mar, name=x.mar, a URL, a folder, or all.",
+)
+@click.option("--log-config", metavar="FILE", help="Python logging configuration.")
+@click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers.")
+@click.option("--foreground", is_flag=True, help="Stay until the server ends; with --stop, wait.")
+@click.option(
+    "--no-config-snapshots", "--ncs", is_flag=True, help="Neither write nor read snapshots."
+)
+@click.option("--plugins-path", "--ppath", metavar="PATH", help="Accepted; plugins are Java.")
+@click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens.")
+@click.option("--enable-model-api", is_flag=True, help="Allow to register and unregister models.")
+def command(**options: Any) -> None:
+    """Serve PyTorch models."""
+    actions = [f"--{name}" for name in ("version", "start", "stop") if options[name]]
+    if len(actions) > 1:
+        raise click.UsageError(f"argument {actions[1]}: not allowed with argument {actions[0]}")
+    if options["version"]:
+        print(f"TorchServe Version is {__version__}")
+        return
+    sys.exit(stop(options["foreground"]) if options["stop"] else start(options))
+
+
+def main() -> None:
+    """Entry point of both console scripts."""
+    command()
+
+
+def start(options: Mapping[str, object]) -> int:
+    """Start the server, in this process with ``foreground``, else detached.
+
+    Returns:
+        The exit code: 1 when the server did not come up, with the cause on standard output.
+    """
+    rival = _rival()
+    if rival:
+        print(
+            f"The distribution {rival} is installed beside torchserve-py and both own the module "
+            f"ts: run `pip uninstall {rival}` and install torchserve-py again."
+        )
+        return 1
+    pid_file = PidFile()
+    if _find(pid_file)[0] is Found.SERVER:
+        print("TorchServe is already running, please use torchserve --stop to stop TorchServe.")
+        return 1
+    try:
+        config = load_config(options, os.environ, Path.cwd())
+    except ConfigError as error:
+        return _refuse(error)
+    serve = partial(_serve, config, pid_file)
+    if options.get("foreground"):
+        return serve(lambda: None)
+    if not hasattr(os, "fork"):
+        print("A server can't go to the background on this system: use --foreground.")
+        return 1
+    return launch(serve)
+
+
+def stop(wait: bool) -> int:
+    """Send SIGTERM to the running server; with ``wait`` until it has ended, for a minute.
+
+    Returns:
+        The exit code: 1 only when waiting took too long.
+    """
+    pid_file = PidFile()
+    found, pid = _find(pid_file)
+    if found is not Found.SERVER:
+        print("TorchServe is not currently running.")
+        return 0
+    try:
+        if not _terminate(pid, _STOP_SECONDS if wait else 0):
+            print("Stopping TorchServe took too long.")
+            # It may still end by itself; until then the file is what a second --stop needs.
+            return 1
+    except PermissionError:
+        print(f"TorchServe can't be stopped: process {pid} belongs to another user.")
+        return 1
+    except OSError:
+        print("TorchServe already stopped.")
+    else:
+        if not wait:
+            print("TorchServe has stopped.")
+    pid_file.remove(pid)
+    return 0
+
+
+def _terminate(pid: int, seconds: float) -> bool:
+    """Send SIGTERM and wait; False when the process lives on after that time.
+
+    Raises:
+        OSError: no such process, or not ours.
+    """
+    if not seconds:
+        os.kill(pid, signal.SIGTERM)
+        return True
+    if not hasattr(os, "pidfd_open"):
+        return _terminate_by_polling(pid, seconds)
+    # The descriptor tells the end even where nobody reaps: PID 1 of many containers doesn't.
+    handle = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)
+
+
+def _terminate_by_polling(pid: int, seconds: float) -> bool:
+    import psutil
+
+    os.kill(pid, signal.SIGTERM)
+    try:
+        psutil.Process(pid).wait(seconds)
+    except psutil.TimeoutExpired:
+        return False
+    except psutil.NoSuchProcess:
+        return True
+    return True
+
+
+def _find(pid_file: PidFile) -> tuple[Found, int]:
+    found, pid = pid_file.find()
+    if found is Found.ORPHAN:
+        print("Removing orphan pid file.")
+        pid_file.remove(pid)
+    return found, pid
+
+
+def _rival() -> str | None:
+    """The name of an installed TorchServe, whose `ts` package would mix with ours.
+
+    Looks for its folder in the import path: importlib.metadata costs 30 ms to load.
+    """
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            distribution = name.partition("-")[0].lower().replace("_", "-")
+            if distribution in _RIVALS and name.endswith((".dist-info", ".egg-info")):
+                return distribution
+    return None
+
+
+def _refuse(error: ConfigError) -> int:
+    prefix = "" if isinstance(error, LaunchError) else "Invalid configuration: "
+    print(f"{prefix}{error}", flush=True)
+    return 1
+
+
+def _serve(config: Config, pid_file: PidFile, on_ready: Callable[[], None]) -> int:
+    """Be the server. The pid file exists from before the first model until the end."""
+    pid = os.getpid()
+    try:
+        pid_file.write(pid)
+    except OSError as error:
+        print(f"Pid file {pid_file.path} can't be written: {error.strerror}; set TMPDIR.")
+        return 1
+    try:
+        # Here and not above: aiohttp and uvloop must not be loaded before the fork.
+        from ts_frontend.server import run
+
+        return run(config, on_ready=on_ready)
+    except ConfigError as error:
+        return _refuse(error)
+    except OSError as error:
+        print(f"The server can't start: {error}", flush=True)
+        return 1
+    finally:
+        pid_file.remove(pid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The queue of one model version and the two ways to form batches from it.
+
+`inference` puts jobs in, the pumps of `dispatch` take batches out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from ts_frontend.core.job import Job
+from ts_frontend.errors import ServeError
+
+
+class Policy(Protocol):
+    """Decides when a batch is complete."""
+
+    async def fill(self, queue: JobQueue) -> None:
+        """Move jobs into the forming batch; cancelling leaves them to the queue."""
+
+
+class Eager:
+    """Work-conserving: an idle worker takes what waits, after one turn of the loop.
+
+    The turn lets requests that arrived together travel together. While every worker is busy the
+    next batch fills, so the delay of the model is never waited for.
+    """
+
+    async def fill(self, queue: JobQueue) -> None:
+        while not await queue.arrival():
+            pass
+        if len(queue) < queue.batch_size:
+            await asyncio.sleep(0)
+        while queue.move():
+            pass
+
+
+class Delay:
+    """TorchServe's wait: ``maxBatchDelay`` from when the first job was taken.
+
+    As there, the time is looked at after each job, so that a delay of 0 batches two jobs at most.
+
+    Args:
+        delay: seconds.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+
+    async def fill(self, queue: JobQueue) -> None:
+        while not await queue.arrival():
+            pass
+        queue.move()
+        clock = queue.loop.time
+        until = clock() + self.delay
+        while queue.growing:
+            if await queue.arrival(until) and not queue.move():
+                return
+            if clock() >= until:
+                return
+
+
+class JobQueue:
+    """First in, first out; one worker at a time forms a batch, as in TorchServe.
+
+    Made inside the running loop.
+
+    Args:
+        capacity: how many jobs may wait; those in a forming batch no longer count.
+        batch_size: the most jobs in a batch. A describe job always travels alone.
+        client_timeout: seconds after which a waiting job is answered with ``expired()``; 0: never.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        capacity: int,
+        batch_size: int,
+        client_timeout: float = 0.0,
+        expired: Callable[[], ServeError] | None = None,
+    ) -> None:
+        self.capacity = capacity
+        self.batch_size = batch_size
+        self.consumers = 0  # workers of the version, dead ones too: TorchServe lets jobs wait
+        # Asked once: in Python 3.11 each get_running_loop is a system call.
+        self.loop = asyncio.get_running_loop()
+        self._policy = policy
+        self._client_timeout = client_timeout
+        self._expired = expired
+        self._waiting: deque[Job] = deque()
+        self._forming: list[Job] = []
+        self._turn = asyncio.Lock()
+        self._arrival: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._unfinished = 0
+        self._joining: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def remaining(self) -> int:
+        """How many more jobs may wait."""
+        return max(0, self.capacity - len(self._waiting))
+
+    @property
+    def growing(self) -> bool:
+        """True while the forming batch may take another job."""
+        forming = self._forming
+        return len(forming) < self.batch_size and not (forming and forming[0].describe)
+
+    def put(self, job: Job) -> bool:
+        """Queue a job; False when there is no worker or no room. Pair it with `finish`."""
+        if not self.consumers or len(self._waiting) >= self.capacity:
+            return False
+        self._waiting.append(job)
+        self._unfinished += 1
+        if self._client_timeout:
+            self._watch_expiry(job)
+        waiter = self._arrival
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        return True
+
+    def remove(self, job: Job) -> bool:
+        """Forget a job that waits or is in the forming batch; False when it is in neither."""
+        for place in (self._waiting, self._forming):
+            try:
+                place.remove(job)
+            except ValueError:
+                continue
+            return True
+        return False
+
+    async def take(self) -> list[Job]:
+        """Wait for the next batch, at least one job long. Cancelling loses no job."""
+        if self.batch_size == 1 and self._waiting and not self._turn.locked():
+            return [self._waiting.popleft()]  # nothing to decide
+        async with self._turn:
+            while True:
+                try:
+                    await self._policy.fill(self)
+                except BaseException:
+                    self._waiting.extendleft(reversed(self._forming))
+                    self._forming = []
+                    raise
+                batch, self._forming = self._forming, []
+                if batch:
+                    return batch
+
+    async def arrival(self, until: float | None = None) -> bool:
+        """Wait until a job waits, or the loop's clock reads ``until``; say whether one waits."""
+        if self._waiting:
+            return True
+        waiter = self._arrival = self.loop.create_future()
+        timer = None if until is None else self.loop.call_at(until, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._arrival = None
+            if timer is not None:
+                timer.cancel()
+        return bool(self._waiting)
+
+    def move(self) -> bool:
+        """Move the head into the forming batch; False when none waits or it may not join."""
+        if not self._waiting or not self.growing:
+            return False
+        if self._forming and self._waiting[0].describe:
+            return False
+        self._forming.append(self._waiting.popleft())
+        return True
+
+    def finish(self) -> None:
+        """A job that `put` took has been answered, failed or cancelled."""
+        self._unfinished -= 1
+        if not self._unfinished and self._joining is not None and not self._joining.done():
+            self._joining.set_result(None)
+
+    async def join(self) -> None:
+        """Wait until every job that was put in is finished."""
+        while self._unfinished:
+            if self._joining is None or self._joining.done():
+                self._joining = self.loop.create_future()
+            await asyncio.shield(self._joining)
+
+    def dismiss(self, error: Callable[[], ServeError]) -> None:
+        """Answer what waits with ``error()`` and take no more until there are consumers again."""
+        self.consumers = 0
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        waiting = [*self._forming, *self._waiting]
+        self._forming.clear()
+        self._waiting.clear()
+        for job in waiting:
+            job.fail(error())
+
+    def _watch_expiry(self, job: Job) -> None:
+        job.expires = self.loop.time() + self._client_timeout
+        if self._expiry is None:
+            self._expiry = self.loop.call_at(job.expires, self._expire)
+
+    def _expire(self) -> None:
+        # Every job waits equally long, so the head expires first and one timer is enough.
+        self._expiry = None
+        while self._waiting and self._waiting[0].expires <= self.loop.time():
+            job = self._waiting.popleft()
+            if self._expired is not None:
+                job.fail(self._expired())
+        if self._waiting:
+            self._expiry = self.loop.call_at(self._waiting[0].expires, self._expire)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def make_policy(name: Literal["eager", "delay"], max_batch_delay: int) -> Policy:
+    """The policy of ``batchPolicy``; ``max_batch_delay`` in milliseconds matters to `Delay`."""
+    return Delay(max_batch_delay / 1000) if name == "delay" else Eager()

@@ -1,0 +1,69 @@
+"""Where a worker's log lines, metrics and calls to other models go; one object per worker.
+
+`supervisor` makes one for each slot and hands it to the backend as `WorkerEvents`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from ts_frontend.core.inference import Inference
+from ts_frontend.core.meter import Meter, ModelLog
+from ts_frontend.errors import ServeError
+from ts_worker.messages import Call, CallReply, Log, Metric, Response
+
+CallAnswerer = Callable[[Call], Awaitable[CallReply]]
+
+_STREAM_LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}
+
+
+class Reports:
+    """Implements `ts_worker.backend.base.WorkerEvents`.
+
+    Args:
+        worker: the worker's name in logs and metrics, ``W-9000-resnet_1.0``.
+    """
+
+    def __init__(self, worker: str, log: ModelLog, meter: Meter, answer: CallAnswerer) -> None:
+        self._worker = worker
+        self._log = log
+        self._meter = meter
+        self._answer = answer
+        self.pid: int | None = None
+
+    def started(self, pid: int) -> None:
+        self.pid = pid
+
+    def output(self, stream: str, line: str) -> None:
+        self._log.model(self._worker, stream, _STREAM_LEVELS.get(stream, logging.INFO), line)
+
+    def log(self, record: Log) -> None:
+        # TorchServe's workers log to stdout, so that is the thread column of these lines.
+        for line in record.text.splitlines():
+            self._log.model(self._worker, "stdout", record.level, line)
+
+    def metric(self, metric: Metric) -> None:
+        self._meter.model_metric(metric)
+
+    async def call(self, call: Call) -> CallReply:
+        return await self._answer(call)
+
+
+def answer_calls(inference: Inference) -> CallAnswerer:
+    """Lets a handler call another model by the front door; a streamed answer comes whole."""
+
+    async def answer(call: Call) -> CallReply:
+        try:
+            reply = await inference.predict(
+                call.model_name, call.model_version or None, call.request
+            )
+            body = reply.body
+            if reply.chunks is not None:
+                body = b"".join([bytes(body), *[bytes(part) async for part in reply.chunks]])
+        except ServeError as error:
+            return CallReply(call.call_id, error.status, error.message, None)
+        response = Response(call.request.id, reply.status, reply.reason, reply.headers, body)
+        return CallReply(call.call_id, 200, "", response)
+
+    return answer

@@ -1,0 +1,168 @@
+"""One prediction on its way: the job that waits in a queue and the answer that comes back.
+
+`inference` makes jobs, `batching` holds them, `dispatch` answers them; the edges see `Answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ts_frontend.errors import ServeError
+from ts_worker.messages import Buffer, ReplyChunk, Request, Response
+
+
+class Stream(AsyncIterator[Buffer]):
+    """The chunks of a streamed answer after its first one.
+
+    Iterating raises the `ServeError` that ended the stream early, if one did. `aclose` before the
+    end cancels the request in the worker.
+    """
+
+    __slots__ = ("_closed", "_error", "_on_close", "_on_end", "_parts", "_waiter", "ended")
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self._parts: deque[Buffer] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ServeError | None = None
+        self._on_close = on_close
+        self._on_end: Callable[[bool], None] | None = None
+        self._closed = False
+        self.ended = False
+
+    def when_ended(self, callback: Callable[[bool], None]) -> None:
+        """Call back once when the worker ended the stream (True) or it broke off (False)."""
+        if self.ended:
+            callback(self._error is None)
+        else:
+            self._on_end = callback
+
+    def push(self, part: Buffer) -> None:
+        """Add a chunk; empty ones carry nothing and would end a chunked HTTP body."""
+        if part and not self._closed:
+            self._parts.append(part)
+            self._wake()
+
+    def end(self, error: ServeError | None = None) -> None:
+        """No more chunks will come, because of ``error`` when there is one."""
+        if self.ended:
+            return
+        self.ended = True
+        self._error = error
+        self._wake()
+        if self._on_end is not None:
+            self._on_end(error is None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def __anext__(self) -> Buffer:
+        while not self._parts:
+            if self._error is not None and not self._closed:
+                raise self._error
+            if self.ended or self._closed:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._parts.popleft()
+
+    async def aclose(self) -> None:
+        """Stop listening; a stream that still runs is cancelled in the worker. May be repeated."""
+        self.close()
+
+    def close(self) -> None:
+        """`aclose` for who cannot wait."""
+        self._closed = True
+        self._parts.clear()
+        self._wake()
+        if not self.ended:
+            self._on_close()
+            self.end(ServeError("The stream was closed by its reader."))
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a model answered. ``headers`` is packed as in `messages.unpack_headers`.
+
+    ``chunks`` is not None for a streamed answer, whose first chunk is ``body``: close it
+    (``await chunks.aclose()``) when the client goes away, which cancels the request.
+    """
+
+    status: int
+    reason: str
+    headers: bytes
+    body: Buffer
+    chunks: Stream | None = None
+
+
+class Canceller(Protocol):
+    """Whoever holds a job that has left its queue: a worker's pump."""
+
+    def cancel(self, job: Job) -> None: ...
+
+
+class Job:
+    """One request with the place its answer goes to.
+
+    Times are of `time.monotonic`, except ``expires`` which is of the loop's clock.
+    """
+
+    __slots__ = ("arrived", "describe", "expires", "future", "holder", "request", "stream", "taken")
+
+    def __init__(
+        self, request: Request, future: asyncio.Future[Answer], *, describe: bool = False
+    ) -> None:
+        self.request = request
+        self.future = future
+        self.describe = describe
+        self.arrived = time.monotonic()
+        self.taken = 0.0
+        self.expires = 0.0
+        self.holder: Canceller | None = None
+        self.stream: Stream | None = None
+
+    def answer(self, response: Response) -> None:
+        """Give the final answer, or the last chunk of a streamed one."""
+        if self.stream is not None:
+            self.stream.push(response.body)
+            self.stream.end()
+        elif not self.future.done():
+            self.future.set_result(
+                Answer(response.status, response.reason, response.headers, response.body)
+            )
+
+    def chunk(self, part: ReplyChunk) -> None:
+        """Give a part of a streamed answer; the first one also gives status and headers."""
+        if self.stream is not None:
+            self.stream.push(part.body)
+        elif not self.future.done():
+            self.stream = Stream(self._tell_holder)
+            self.future.set_result(
+                Answer(part.status, part.reason, part.headers, part.body, self.stream)
+            )
+
+    def fail(self, error: ServeError) -> None:
+        """Answer with an error; a stream that has begun breaks off with it."""
+        if self.stream is not None:
+            self.stream.end(error)
+        elif not self.future.done():
+            self.future.set_exception(error)
+
+    def cancel(self) -> None:
+        """Tell the worker that runs this job that nobody waits for it."""
+        if self.stream is not None:
+            self.stream.close()
+        else:
+            self._tell_holder()
+
+    def _tell_holder(self) -> None:
+        if self.holder is not None:
+            self.holder.cancel(self)

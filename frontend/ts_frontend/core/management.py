@@ -1,0 +1,274 @@
+"""Upper seam for operators: all that the management edges may use.
+
+Calls that change one model wait for each other; models do not wait for other models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import uuid
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ts_frontend.core.archive import Archive
+from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.describe import describe_version, list_page
+from ts_frontend.core.devices import Devices
+from ts_frontend.core.inference import describe_itself
+from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.registration import Blueprint, build, check_runtime, draw
+from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
+from ts_frontend.core.store import Store
+from ts_frontend.core.supervisor import Change, Supervisor
+from ts_frontend.errors import BadRequest, InvalidVersion, ServeError
+from ts_worker.messages import Request, pack_headers
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Management", "Outcome", "Registration"]
+
+_PROCESSING = "Processing worker updates..."
+_IN_PROGRESS = "Workers scaling in progress..."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a management call came to; an edge answers ``{"status": message}``."""
+
+    status: int
+    message: str
+
+
+class Management:
+    """Registers, scales, describes and removes models.
+
+    Args:
+        cores: workers of a model loaded at startup where nothing says how many and there is no
+            GPU.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        store: Store,
+        supervisor: Supervisor,
+        devices: Devices,
+        *,
+        cores: int,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._store = store
+        self._supervisor = supervisor
+        self._devices = devices
+        self._cores = cores
+        self._environ = environ
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def register(self, asked: Registration) -> Outcome:
+        """Make a model version available and start the workers it should have.
+
+        Raises:
+            ServeError: see the table in §5.2 of TorchServe's management API; the version is then
+                not registered. `Internal` from a worker carries its cause and traceback.
+        """
+        model, change = await self._enter(asked, at_startup=False)
+        registered = f'Model "{model.name}" Version: {model.version} registered with '
+        if model.min_workers == 0:
+            return Outcome(
+                200,
+                f"{registered}0 initial workers. "
+                "Use scale workers API to add workers for the model.",
+            )
+        if not asked.synchronous:
+            return Outcome(202, _PROCESSING)
+        try:
+            complete = await self._supervisor.settle(change, model.version)
+        except ServeError:
+            await self._withdraw(model)
+            raise
+        if not complete:
+            return Outcome(206, _IN_PROGRESS)
+        return Outcome(200, f"{registered}{model.min_workers} initial workers")
+
+    async def unregister(self, model: str, version: str | None) -> Outcome:
+        """Remove a version (None: the default) once its workers answered their current batch.
+
+        Raises:
+            ModelNotFound, VersionNotFound, InvalidVersion (a default that is not alone),
+            RequestTimeout (its workers did not end in time).
+        """
+        async with self._lock(model):
+            found = self._catalog.find(model, version)
+            self._catalog.remove(found)
+            await self._take_down(found)
+        return Outcome(200, f'Model "{model}" unregistered')
+
+    async def scale(
+        self, model: str, version: str | None, min_worker: int, max_worker: int, synchronous: bool
+    ) -> Outcome:
+        """Bring the number of workers of a version (None: the default) into a range.
+
+        Raises:
+            BadRequest: the range is none.
+            Internal: a new worker failed to load; the workers keep retrying.
+        """
+        if max_worker < min_worker:
+            raise BadRequest("max_worker cannot be less than min_worker.")
+        if min_worker < 0:
+            raise BadRequest("min_worker cannot be negative.")
+        async with self._lock(model):
+            found = self._catalog.find(model, version)
+            change = self._supervisor.scale(found, min_worker, max_worker)
+        if not synchronous:
+            return Outcome(202, _PROCESSING)
+        if not await self._supervisor.settle(change, version):
+            return Outcome(206, _IN_PROGRESS)
+        suffix = "" if version is None else f", version: {version}"
+        return Outcome(200, f"Workers scaled to {min_worker} for model: {model}{suffix}")
+
+    def set_default(self, model: str, version: str) -> Outcome:
+        """Make a version the one that requests without a version get."""
+        self._catalog.set_default(model, version)
+        return Outcome(
+            200, f'Default version successfully updated for model "{model}" to "{version}"'
+        )
+
+    def list_models(self, limit: int, next_page_token: int) -> dict[str, Any]:
+        """A page of the models by name; a limit outside 0 to 100 means 100."""
+        return list_page(self._catalog.defaults(), limit, next_page_token)
+
+    async def describe(
+        self, model: str, version: str | None, customized: bool = False
+    ) -> list[dict[str, Any]]:
+        """Describe a version, the default one for None, or every version for "all".
+
+        Args:
+            customized: also ask the handler, whose JSON object comes as ``customizedMetadata``.
+        """
+        if version == "all":
+            found = self._catalog.versions(model)
+        else:
+            found = [self._catalog.find(model, version)]
+        startup = self._catalog.loaded_at_startup(model)
+        bodies = [
+            await describe_version(one, self._devices, loaded_at_startup=startup) for one in found
+        ]
+        if customized and version != "all":
+            metadata = await _ask_handler(found[0])
+            if metadata is not None:
+                bodies[0]["customizedMetadata"] = metadata
+        return bodies
+
+    def ready(self, model: str) -> bool:
+        """KServe's readiness: the default version has a worker, whatever its state."""
+        return bool(self._catalog.find(model).slots)
+
+    async def load_at_startup(self, load_models: str) -> None:
+        """Register what ``load_models`` lists: ``all``, or ``[name=]archive`` with commas between.
+
+        Workers go on loading after the return. A model that fails is logged, the others go on.
+        Names are trimmed, which TorchServe did not do.
+        """
+        listed = [entry.strip() for entry in load_models.split(",")]
+        if load_models.strip().lower() == "all":
+            try:
+                listed = await asyncio.to_thread(self._store.entries)
+            except OSError as error:
+                logger.error("Failed to load models: the model store can't be read: %s", error)
+                return
+        for entry in filter(None, listed):
+            name, url = _split_entry(entry)
+            try:
+                await self._enter(Registration(url, model_name=name), at_startup=True)
+            except ServeError as error:
+                logger.error("Failed to load model: %s, %s", entry, error.message)
+
+    async def close(self) -> None:
+        """Delete the unpacked files of all models, once the supervisor is closed."""
+        for model in list(self._catalog):
+            await self._store.release(model.archive)
+
+    async def _enter(self, asked: Registration, *, at_startup: bool) -> tuple[ModelVersion, Change]:
+        check_runtime(asked.runtime)
+        archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
+        try:
+            blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
+            async with self._lock(blueprint.name):
+                return await self._add(asked, blueprint, archive, at_startup)
+        except BaseException:
+            await self._store.discard(archive)
+            raise
+
+    async def _add(
+        self, asked: Registration, blueprint: Blueprint, archive: Archive, at_startup: bool
+    ) -> tuple[ModelVersion, Change]:
+        name, version = blueprint.name, blueprint.version
+        self._catalog.check_free(name, version)
+        model = await build(self._config, self._devices, blueprint, archive, self._environ)
+        if at_startup:
+            default = self._devices.count or self._cores
+            wanted = startup_workers(self._config, name, version, blueprint.file, default)
+        else:
+            wanted = wanted_workers(self._config, asked, blueprint.file)
+        self._catalog.add(model, at_startup=at_startup)
+        logger.info("Model %s version %s registered from %s", name, version, asked.url)
+        return model, self._supervisor.scale(model, *wanted)
+
+    async def _withdraw(self, model: ModelVersion) -> None:
+        """Unregister a version whose workers failed, unless somebody else has done it."""
+        async with self._lock(model.name):
+            if not self._catalog.holds(model):
+                return
+            # Other versions came meanwhile: a default stays, and its workers keep retrying.
+            with contextlib.suppress(InvalidVersion):
+                self._catalog.remove(model)
+                await self._take_down(model)
+
+    async def _take_down(self, model: ModelVersion) -> None:
+        try:
+            # Those who wait in its queue hear what those who come now hear.
+            gone = partial(self._catalog.missing, model.name, model.version)
+            await self._supervisor.stop(model, gone)
+        finally:
+            await self._store.discard(model.archive)
+        logger.info("Model %s version %s unregistered", model.name, model.version)
+
+    def _lock(self, model: str) -> asyncio.Lock:
+        lock = self._locks.get(model)
+        if lock is None:
+            lock = self._locks[model] = asyncio.Lock()
+        return lock
+
+
+def _split_entry(entry: str) -> tuple[str | None, str]:
+    name, equals, url = entry.partition("=")
+    # A URL may hold a "=" in its query.
+    if not equals or "/" in name:
+        return None, entry
+    return name.strip() or None, url.strip()
+
+
+async def _ask_handler(model: ModelVersion) -> dict[str, Any] | None:
+    request = Request(str(uuid.uuid4()).encode(), pack_headers([("describe", "True")]), ())
+    answer = await describe_itself(model, request)
+    if not answer.body:
+        return None
+    try:
+        metadata = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}

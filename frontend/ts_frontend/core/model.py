@@ -1,0 +1,77 @@
+"""One version of one model: what it is made of, its queue and its workers.
+
+`registration` makes it, `catalog` keeps it, `supervisor` gives it workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ts_frontend.core.batching import JobQueue, make_policy
+from ts_frontend.core.settings import Settings
+from ts_frontend.errors import RequestTimeout, ServeError
+
+if TYPE_CHECKING:
+    from ts_frontend.core.archive import Archive
+    from ts_frontend.core.slot import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a worker of this version: see `WorkerSpec` for each field."""
+
+    model_dir: str
+    handler: str
+    python: str | None = None
+    import_paths: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class ModelVersion:
+    """A registered version. Its identity is the object: a version that is registered again under
+    the same name is another one.
+
+    Args:
+        next_device: gives each new worker its CUDA ordinal, or None for the CPU.
+    """
+
+    name: str
+    version: str
+    runtime: str
+    archive: Archive
+    settings: Settings
+    launch: Launch
+    next_device: Callable[[], int | None]
+    device_type: str = "cpu"  # as described; "gpu" where the workers go to GPUs
+    device_ids: tuple[int, ...] | None = None
+    min_workers: int = 0
+    max_workers: int = 0
+    slots: list[Slot] = field(default_factory=list)
+    queue: JobQueue = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.queue = JobQueue(
+            make_policy(settings.batch_policy, settings.max_batch_delay),
+            capacity=settings.job_queue_size,
+            batch_size=settings.batch_size,
+            client_timeout=settings.client_timeout / 1000,
+            expired=self._expired,
+        )
+
+    @property
+    def url(self) -> str:
+        return self.archive.url
+
+    def _expired(self) -> ServeError:
+        return RequestTimeout(
+            f"Request to model {self.name} version {self.version} waited longer than "
+            f"clientTimeoutInMills={self.settings.client_timeout} in the queue."
+        )
+
+    def healthy_workers(self, now: float) -> int:
+        """Workers that never failed or may still recover; ``now`` is of the loop's clock."""
+        return sum(slot.healthy(now) for slot in self.slots)

@@ -1,0 +1,190 @@
+"""Reads a model's model-config.yaml: the keys that the server itself follows.
+
+`registration` calls it; what handlers keep in the same file is none of its business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from ts_frontend.errors import InvalidModel
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# TorchServe follows these and this server does not yet.
+_UNSUPPORTED = (
+    "parallelType",
+    "parallelLevel",
+    "torchrun",
+    "useJobTicket",
+    "continuousBatching",
+    "sequenceBatching",
+    "sequenceMaxIdleMSec",
+    "sequenceTimeoutMSec",
+    "maxSequenceJobQueueSize",
+    "maxNumSequence",
+    "asyncCommunication",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelYaml:
+    """The file's values; None where a key is missing or its value was refused with a warning."""
+
+    min_workers: int | None = None
+    max_workers: int | None = None
+    batch_size: int | None = None
+    max_batch_delay: int | None = None
+    response_timeout: int | None = None
+    startup_timeout: int | None = None
+    device_type: Literal["cpu", "gpu"] | None = None
+    device_ids: tuple[int, ...] | None = None
+    max_retry_timeout: int | None = None
+    client_timeout: int | None = None
+    job_queue_size: int | None = None
+    use_venv: bool = False
+    batch_policy: Literal["eager", "delay"] | None = None
+
+    @property
+    def workers(self) -> tuple[int, int] | None:
+        """(min, max) when the file decides them; only ``minWorkers`` means as many at most.
+
+        TorchServe ignored the latter and started the default number.
+        """
+        if self.min_workers is None:
+            return None
+        top = self.min_workers if self.max_workers is None else self.max_workers
+        return (self.min_workers, top) if top >= self.min_workers else None
+
+
+def read_model_yaml(path: Path) -> ModelYaml:
+    """Read the file that the manifest names as ``configFile``.
+
+    Raises:
+        InvalidModel: it is missing, unreadable or no yaml; the message has file, line and cause.
+            TorchServe only logged that and served with defaults.
+    """
+    try:
+        parsed = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise InvalidModel(
+            f"Failed to read {path.name}: {error.strerror}. "
+            "The manifest names it as configFile; pack it with --config-file."
+        ) from error
+    except yaml.YAMLError as error:
+        raise InvalidModel(f"Failed to parse {path.name}: {_where(error)}") from error
+    except ValueError as error:  # bytes that are no text, a timestamp out of range
+        raise InvalidModel(f"Failed to parse {path.name}: {error}") from error
+    if parsed is None:
+        return ModelYaml()
+    if not isinstance(parsed, dict):
+        raise InvalidModel(
+            f"Failed to parse {path.name}: line 1: expected `key: value` lines, "
+            f"found a {type(parsed).__name__}."
+        )
+    return _interpret(parsed, path.name)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    context = getattr(error, "context", None)
+    cause = f"{problem} ({context})" if context else problem
+    if mark is None:
+        return f"{cause}."
+    return f"line {mark.line + 1}, column {mark.column + 1}: {cause}."
+
+
+def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
+    for key in _UNSUPPORTED:
+        if key in values:
+            logger.warning("%s: %s is accepted, but not supported yet", file, key)
+    read = _Reader(values, file)
+    result = ModelYaml(
+        min_workers=read.integer("minWorkers", clamp=1),
+        max_workers=read.integer("maxWorkers", least=0) or None,
+        batch_size=read.integer("batchSize", clamp=1),
+        max_batch_delay=read.integer("maxBatchDelay", least=0) or None,
+        response_timeout=read.integer("responseTimeout", least=1),
+        startup_timeout=read.integer("startupTimeout", least=1),
+        device_type=read.choice("deviceType", _device_type, "cpu or gpu"),
+        device_ids=read.choice("deviceIds", _device_ids, "a list of device numbers"),
+        max_retry_timeout=read.integer("maxRetryTimeoutInSec", clamp=0),
+        client_timeout=read.integer("clientTimeoutInMills", least=0),
+        job_queue_size=read.integer("jobQueueSize", least=0) or None,
+        use_venv=bool(read.choice("useVenv", _boolean, "true or false")),
+        batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
+    )
+    if result.workers is None and (result.min_workers or result.max_workers):
+        logger.warning(
+            "%s: minWorkers %s and maxWorkers %s are ignored: minWorkers must be set, and "
+            "maxWorkers not below it",
+            file,
+            result.min_workers,
+            result.max_workers,
+        )
+    return result
+
+
+class _Reader:
+    """Typed look-ups that warn and fall back, as TorchServe does for wrong values."""
+
+    def __init__(self, values: Mapping[Any, Any], file: str) -> None:
+        self._values = values
+        self._file = file
+
+    def integer(
+        self, key: str, *, least: int | None = None, clamp: int | None = None
+    ) -> int | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            self._refuse(key, value, "a whole number")
+            return None
+        if least is not None and value < least:
+            self._refuse(key, value, f"{least} or more")
+            return None
+        return value if clamp is None else max(clamp, value)
+
+    def choice(self, key: str, accept: Callable[[Any], T | None], wanted: str) -> T | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        accepted = accept(value)
+        if accepted is None:
+            self._refuse(key, value, wanted)
+        return accepted
+
+    def _refuse(self, key: str, value: object, wanted: str) -> None:
+        logger.warning(
+            "%s: %s must be %s, not %r: the default is used", self._file, key, wanted, value
+        )
+
+
+def _device_type(value: object) -> Literal["cpu", "gpu"] | None:
+    lowered = value.lower() if isinstance(value, str) else None
+    return "cpu" if lowered == "cpu" else "gpu" if lowered == "gpu" else None
+
+
+def _device_ids(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not value:
+        return None
+    whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+    return tuple(value) if whole else None
+
+
+def _boolean(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _policy(value: object) -> Literal["eager", "delay"] | None:
+    return "eager" if value == "eager" else "delay" if value == "delay" else None

@@ -1,0 +1,184 @@
+"""Turns an archive and a register call into a `ModelVersion`: manifest, settings, packages.
+
+`management` calls it; it changes nothing outside the archive's own folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ts_frontend.core.archive import Archive
+from ts_frontend.core.devices import Devices
+from ts_frontend.core.environment import worker_environment
+from ts_frontend.core.model import Launch, ModelVersion
+from ts_frontend.core.model_yaml import ModelYaml, read_model_yaml
+from ts_frontend.core.python_env import PythonNeeds, own_packages_dir, prepare
+from ts_frontend.core.settings import (
+    Registration,
+    Settings,
+    configured_runtime,
+    resolve,
+)
+from ts_frontend.core.store import default_name
+from ts_frontend.errors import BadRequest, InvalidModel
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
+
+RUNTIMES = ("python", "python3", "LSP")
+DEFAULT_VERSION = "1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What an archive and a register call say, checked but not yet acted upon."""
+
+    name: str
+    version: str
+    runtime: str
+    handler: str
+    requirements: str | None
+    file: ModelYaml
+    settings: Settings
+
+
+def check_runtime(runtime: str | None) -> None:
+    """Raise `BadRequest` for a ``runtime`` parameter that TorchServe does not know."""
+    if runtime is not None and runtime not in RUNTIMES:
+        raise BadRequest(f"Invalid RuntimeType value: {runtime}")
+
+
+def draw(config: Config, asked: Registration, archive: Archive) -> Blueprint:
+    """Read manifest and yaml and settle every value.
+
+    Raises:
+        InvalidModel: the manifest or the yaml can't be used; the text says why.
+    """
+    manifest = archive.manifest
+    entry = manifest.get("model", {})
+    if not isinstance(entry, dict):
+        raise InvalidModel("Missing Model entry in manifest file.")
+    name = asked.model_name or _text(entry, "modelName") or default_name(asked.url)
+    if not name:
+        raise InvalidModel("Model name is not defined.")
+    if "/" in name or not name.isprintable():
+        raise InvalidModel(f"Model name {name!r} can't be part of a URL: no slash, no control code")
+    version = _text(entry, "modelVersion") or DEFAULT_VERSION
+    runtime = asked.runtime or configured_runtime(config, name, version)
+    runtime = runtime or _text(manifest, "runtime") or "python"
+    _check_manifest_runtime(runtime, name)
+    handler = asked.handler or _text(entry, "handler") or config.default_service_handler
+    if not handler:
+        raise InvalidModel(
+            f"No handler is defined for model {name}: the manifest, the register call "
+            "or default_service_handler must name one."
+        )
+    config_file = _text(entry, "configFile")
+    file = ModelYaml()
+    if config_file:
+        file = read_model_yaml(_inside(archive.model_dir, config_file))
+    return Blueprint(
+        name,
+        version,
+        runtime,
+        handler,
+        _text(entry, "requirementsFile"),
+        file,
+        resolve(config, name, version, asked, file),
+    )
+
+
+async def build(
+    config: Config,
+    devices: Devices,
+    blueprint: Blueprint,
+    archive: Archive,
+    environ: Mapping[str, str],
+) -> ModelVersion:
+    """Install the model's own packages and make the version.
+
+    Raises:
+        ModelSetupFailed: venv or pip failed.
+    """
+    settings = blueprint.settings
+    env = worker_environment(config, environ)
+    python = _interpreter(blueprint.runtime, env)
+    install = config.install_py_dep_per_model
+    needs = PythonNeeds(
+        blueprint.name,
+        use_venv=settings.use_venv and blueprint.runtime == "python",
+        requirements=blueprint.requirements if install else None,
+        python=python or sys.executable,
+    )
+    python = await prepare(needs, archive, env) or python
+    # The driver's answer may take a while, the first time.
+    await asyncio.to_thread(lambda: devices.count)
+    ids = devices.valid_ids(settings.device_ids, blueprint.name)
+    return ModelVersion(
+        blueprint.name,
+        blueprint.version,
+        blueprint.runtime,
+        archive,
+        settings,
+        Launch(
+            model_dir=str(archive.model_dir),
+            handler=blueprint.handler,
+            python=python,
+            import_paths=_import_paths(blueprint.handler, archive),
+            env=env,
+        ),
+        next_device=devices.assigner(settings.device_type, ids),
+        device_type=devices.kind(settings.device_type),
+        device_ids=ids,
+    )
+
+
+def _check_manifest_runtime(runtime: str, name: str) -> None:
+    if runtime not in RUNTIMES:
+        raise InvalidModel("Runtime is not defined or invalid.")
+    if runtime == "LSP":
+        raise InvalidModel(
+            f"Model {name} has runtime LSP, TorchServe's C++ workers, which are not supported: "
+            "archive it with runtime python."
+        )
+
+
+def _text(mapping: Mapping[str, Any], key: str) -> str | None:
+    value = mapping.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise InvalidModel(f"Failed to parse signature.json. {key} must be a text, not {value!r}.")
+    return value
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InvalidModel(f"configFile {name} leads out of the archive.")
+    return path
+
+
+def _interpreter(runtime: str, env: Mapping[str, str]) -> str | None:
+    """The interpreter of ``python3``: whatever has that name on PATH. None means our own."""
+    if runtime != "python3":
+        return None
+    found = shutil.which("python3", path=env.get("PATH"))
+    if found is None or os.path.dirname(found) == os.path.dirname(sys.executable):
+        return None
+    return found
+
+
+def _import_paths(handler: str, archive: Archive) -> tuple[str, ...]:
+    paths = [str(archive.model_dir.resolve()), str(own_packages_dir(archive))]
+    module = handler.partition(":")[0] if ":" in handler else ""
+    if "/" in module:  # a function in a file elsewhere: TorchServe looks beside that file first
+        paths.insert(0, module.rpartition("/")[0] or "/")
+    return tuple(dict.fromkeys(paths))

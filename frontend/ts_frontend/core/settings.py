@@ -1,0 +1,164 @@
+"""What a model version runs with, and which source wins for each value.
+
+`registration` resolves it once, from the register call, the model's yaml, the ``models`` JSON of
+config.properties and the server-wide defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ts_frontend.core.model_yaml import ModelYaml
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
+
+MAX_RETRY_TIMEOUT = 300
+BATCH_SIZE = 1
+MAX_BATCH_DELAY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A register call; None where the client sent nothing."""
+
+    url: str
+    model_name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    batch_size: int | None = None
+    max_batch_delay: int | None = None
+    initial_workers: int | None = None
+    synchronous: bool = True
+    response_timeout: int | None = None
+    startup_timeout: int | None = None
+    s3_sse_kms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times in the units of TorchServe's keys: seconds, but milliseconds for the batch delay and
+    the client timeout (0: never)."""
+
+    batch_size: int = BATCH_SIZE
+    max_batch_delay: int = MAX_BATCH_DELAY
+    response_timeout: int = 120
+    startup_timeout: int = 120
+    max_retry_timeout: int = MAX_RETRY_TIMEOUT
+    client_timeout: int = 0
+    job_queue_size: int = 100
+    batch_policy: Literal["eager", "delay"] = "eager"
+    device_type: Literal["cpu", "gpu"] | None = None
+    device_ids: tuple[int, ...] | None = None
+    use_venv: bool = False
+
+
+def resolve(
+    config: Config, name: str, version: str, asked: Registration, file: ModelYaml
+) -> Settings:
+    """Settle each value on its own.
+
+    Batch size and delay: register call, yaml, ``models`` JSON, server-wide key, 1 and 100.
+    Timeouts: yaml, register call, ``models`` JSON, server-wide key. TorchServe let a yaml without
+    the timeouts pin them to 120, and the JSON beat the call.
+    """
+    table = _Table(config, name, version)
+    return Settings(
+        batch_size=max(
+            1,
+            _first(
+                asked.batch_size,
+                file.batch_size,
+                table.positive("batchSize"),
+                config.batch_size,
+                BATCH_SIZE,
+            ),
+        ),
+        max_batch_delay=_first(
+            asked.max_batch_delay,
+            file.max_batch_delay,
+            table.positive("maxBatchDelay"),
+            config.max_batch_delay,
+            MAX_BATCH_DELAY,
+        ),
+        response_timeout=_first(
+            file.response_timeout,
+            asked.response_timeout,
+            table.positive("responseTimeout"),
+            config.default_response_timeout,
+        ),
+        startup_timeout=_first(
+            file.startup_timeout,
+            asked.startup_timeout,
+            table.positive("startupTimeout"),
+            config.default_startup_timeout,
+        ),
+        max_retry_timeout=_first(file.max_retry_timeout, MAX_RETRY_TIMEOUT),
+        client_timeout=file.client_timeout or 0,
+        job_queue_size=_first(file.job_queue_size, config.job_queue_size),
+        batch_policy=file.batch_policy or table.batch_policy() or config.batch_policy,
+        device_type=file.device_type,
+        device_ids=file.device_ids,
+        use_venv=file.use_venv,
+    )
+
+
+def wanted_workers(config: Config, asked: Registration, file: ModelYaml) -> tuple[int, int]:
+    """(min, max) for a register call: yaml, ``initial_workers``, ``default_workers_per_model``."""
+    if file.workers is not None:
+        return file.workers
+    count = _first(asked.initial_workers, config.default_workers_per_model)
+    return (max(0, count), max(0, count))
+
+
+def startup_workers(
+    config: Config, name: str, version: str, file: ModelYaml, machine_default: int
+) -> tuple[int, int]:
+    """(min, max) for a model loaded at startup.
+
+    Args:
+        machine_default: GPUs, or cores where there are none; used when
+            ``default_workers_per_model`` is 0.
+    """
+    if file.workers is not None:
+        return file.workers
+    default = config.default_workers_per_model or machine_default
+    table = _Table(config, name, version)
+    least = table.positive("minWorkers")
+    most = table.positive("maxWorkers")
+    if least is None and most is None:
+        return (default, default)
+    low = _first(least, min(default, _first(most, default)))
+    return (low, max(low, _first(most, low)))
+
+
+class _Table:
+    """One version's entry of the ``models`` JSON. Values below 1 or no numbers are not there."""
+
+    def __init__(self, config: Config, name: str, version: str) -> None:
+        versions: Mapping[str, Mapping[str, int | str | bool]] = config.models.get(name, {})
+        self._entry = versions.get(version, {})
+
+    def positive(self, key: str) -> int | None:
+        value = self._entry.get(key)
+        usable = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return int(value) if usable and value is not None else None
+
+    def batch_policy(self) -> Literal["eager", "delay"] | None:
+        value = self._entry.get("batchPolicy")
+        return "eager" if value == "eager" else "delay" if value == "delay" else None
+
+    def runtime(self) -> str | None:
+        value = self._entry.get("runtimeType")
+        return value if isinstance(value, str) else None
+
+
+def configured_runtime(config: Config, name: str, version: str) -> str | None:
+    """``runtimeType`` of the ``models`` JSON."""
+    return _Table(config, name, version).runtime()
+
+
+def _first(*candidates: int | None) -> int:
+    return next(value for value in candidates if value is not None)

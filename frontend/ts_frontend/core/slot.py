@@ -1,0 +1,231 @@
+"""One worker's place in a model version: started, served from, restarted with back-off.
+
+`supervisor` makes and retires slots; a slot outlives the worker processes in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Callable
+
+from ts_frontend.core.batching import JobQueue
+from ts_frontend.core.dispatch import Pump, death_status
+from ts_frontend.core.events import Reports
+from ts_frontend.core.meter import Meter
+from ts_frontend.core.settings import Settings
+from ts_worker.backend.base import Backend, LoadFailed, Worker, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+# Seconds before each further attempt, TorchServe's table; the last value repeats.
+BACK_OFF = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
+STOP_GRACE = 2.0  # seconds between asking a worker to end and SIGKILL
+
+
+class State(enum.Enum):
+    """Where a slot stands."""
+
+    STARTING = enum.auto()
+    READY = enum.auto()
+    WAITING = enum.auto()  # for the next attempt
+    DEAD = enum.auto()  # the retry window has passed; still listed, as in TorchServe
+    RETIRED = enum.auto()
+
+
+class Slot:
+    """Keeps one worker alive.
+
+    Args:
+        id: TorchServe's worker id, a port number in its day.
+        name: ``W-{id}-{model}_{version}``, as in logs and metrics.
+        make_spec: what to start, asked before each attempt.
+        threads: torch threads of the worker; 0 leaves torch's own choice.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        *,
+        backend: Backend,
+        queue: JobQueue,
+        settings: Settings,
+        meter: Meter,
+        reports: Reports,
+        make_spec: Callable[[Slot], WorkerSpec],
+        device: int | None,
+        threads: int,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.device = device
+        self.threads = threads
+        self.reports = reports
+        self.state = State.STARTING
+        self.started_at = time.time()  # of the current process
+        self.error: str | None = None  # why the last worker failed, until the next has loaded
+        self._backend = backend
+        self._queue = queue
+        self._settings = settings
+        self._meter = meter
+        self._make_spec = make_spec
+        self._worker: Worker | None = None
+        self._pump: Pump | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._retries = 0
+        self._unsuccessful = 0
+        self._failing_since: float | None = None
+        # Result of the first attempt: None, or why the worker did not load.
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[LoadFailed | None] = loop.create_future()
+
+    @property
+    def pid(self) -> int | None:
+        return self.reports.pid
+
+    def start(self) -> None:
+        """Begin; ends with `retire`."""
+        self._task = asyncio.create_task(self._run(), name=self.name)
+        self._task.add_done_callback(self._ended)
+
+    def healthy(self, now: float) -> bool:
+        """TorchServe's rule: it never failed, or fails for less than the retry window."""
+        since = self._failing_since
+        return since is None or now - since < self._settings.max_retry_timeout
+
+    def set_threads(self, count: int) -> None:
+        """Compute with this many threads, from the next batch of a worker that already runs."""
+        if count == self.threads:
+            return
+        self.threads = count
+        if self._worker is not None:
+            self._worker.resize(count)
+
+    async def retire(self, drain: float) -> None:
+        """Stop for good; the current batch has ``drain`` seconds to be answered."""
+        self.state = State.RETIRED
+        try:
+            if self._pump is not None:
+                await self._pump.drain(drain)
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            self.state = State.STARTING
+            self.started_at = time.time()
+            self.reports.pid = None
+            try:
+                failure = await self._load()
+            except LoadFailed as error:
+                failure = error
+                self._log_failure(error)
+            self.reports.pid = None
+            self.error = failure.message
+            if not self.first.done():
+                self.first.set_result(failure)
+            pause = self._next_pause()
+            if pause is None:
+                self.state = State.DEAD
+                return
+            self.state = State.WAITING
+            logger.info("Retry worker: %s in %s seconds.", self.id, pause)
+            await asyncio.sleep(pause)
+
+    async def _load(self) -> LoadFailed:
+        """Start a worker and serve until it ends; the result says why it did."""
+        limit = self._settings.startup_timeout
+        begun = time.monotonic()
+        spec = self._make_spec(self)
+        try:
+            async with asyncio.timeout(limit):
+                worker = await self._backend.start(spec)
+        except TimeoutError:
+            raise LoadFailed(500, f"It did not load within startupTimeout={limit} s.") from None
+        except OSError as error:
+            raise LoadFailed(500, f"The worker process could not start: {error}.") from error
+        try:
+            self._loaded(worker, spec, int((time.monotonic() - begun) * 1000))
+            return await self._serve(worker)
+        finally:
+            self._worker = None
+            await worker.stop(STOP_GRACE)
+
+    def _loaded(self, worker: Worker, spec: WorkerSpec, milliseconds: int) -> None:
+        self._worker = worker
+        if spec.threads != self.threads:
+            worker.resize(self.threads)
+        if self.state is not State.RETIRED:
+            self.state = State.READY
+        self.error = None
+        self._retries = 0
+        if self._failing_since is not None:
+            self._failing_since = None
+            logger.info("Auto recovery succeeded, reset recoveryStartTS")
+        logger.info("%s loaded its model in %s ms", self.name, milliseconds)
+        self._meter.worker_load_time(self.name, milliseconds)
+        if not self.first.done():
+            self.first.set_result(None)
+
+    async def _serve(self, worker: Worker) -> LoadFailed:
+        pump = Pump(worker, self._queue, self._meter, self._settings.response_timeout)
+        self._pump = pump
+        status = 500
+        try:
+            async with asyncio.TaskGroup() as group:
+                pumping = group.create_task(pump.run(), name=f"{self.name}-pump")
+                reason = await worker.exited()
+                pumping.cancel()
+            status = death_status(reason)
+        finally:
+            self._pump = None
+            pump.fail(status)
+        self._count_unsuccessful(pump)
+        logger.warning("%s Worker disconnected. %s", self.name, reason.text)
+        text = "The worker did not answer in time." if pump.timed_out else reason.text
+        return LoadFailed(status, text, "\n".join(reason.stderr_tail))
+
+    def _count_unsuccessful(self, pump: Pump) -> None:
+        if pump.served:
+            self._unsuccessful = 0
+        if pump.timed_out:
+            self._unsuccessful += 1
+            logger.error("Number or consecutive unsuccessful inference %s", self._unsuccessful)
+
+    def _next_pause(self) -> int | None:
+        """Seconds until the next attempt; None once the retry window has passed."""
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+            logger.info("Auto recovery start timestamp: %s", int(time.time() * 1000))
+        else:
+            logger.warning("Auto recovery failed again")
+        if now - self._failing_since >= self._settings.max_retry_timeout:
+            logger.error(
+                "%s is given up: it did not recover within maxRetryTimeoutInSec=%s",
+                self.name,
+                self._settings.max_retry_timeout,
+            )
+            return None
+        pause = BACK_OFF[min(self._retries, len(BACK_OFF) - 1)]
+        self._retries += 1
+        return pause
+
+    def _log_failure(self, failure: LoadFailed) -> None:
+        detail = f"\n{failure.traceback}" if failure.traceback else ""
+        logger.error("%s failed to load its model: %s%s", self.name, failure.message, detail)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not self.first.done():
+            self.first.set_result(LoadFailed(500, "The worker was stopped before it had loaded."))
+        if self.state is not State.RETIRED:
+            self.state = State.DEAD
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self.error = str(bug)
+            logger.error("%s is lost", self.name, exc_info=bug)

@@ -1,0 +1,207 @@
+"""Finds, downloads and unpacks archives into folders that workers load from.
+
+`registration` fetches, `management` discards. The only room that reads archives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from ts_archiver import ArchiveError, Limits, ManifestError, extract, read_manifest
+from ts_frontend.core.archive import Archive
+from ts_frontend.core.download import Download
+from ts_frontend.errors import Internal, InvalidModel, ModelNotFound
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ARCHIVE_ENDINGS = (".mar", ".model", ".tar.gz")
+_BAD_MANIFEST = "Failed to parse signature.json."  # TorchServe's name for the manifest
+
+
+class Store:
+    """The model store folder and the folder for unpacked models."""
+
+    def __init__(self, config: Config) -> None:
+        self._folder = config.model_store
+        self._models = config.temp_dir / "models"
+        self._allowed = [re.compile(pattern, re.IGNORECASE) for pattern in config.allowed_urls]
+        self._limits = Limits(
+            max_total_bytes=config.archive_max_bytes, max_ratio=config.archive_max_ratio
+        )
+        self._max_bytes = config.archive_max_bytes
+
+    def entries(self) -> list[str]:
+        """What ``load_models=all`` means: archives and folders of the store, sorted by name.
+
+        Raises:
+            OSError: the store can't be read.
+        """
+        if self._folder is None:
+            return []
+        return sorted(
+            entry.name
+            for entry in self._folder.iterdir()
+            if not entry.name.startswith(".")
+            and (entry.is_dir() or entry.name.endswith(ARCHIVE_ENDINGS))
+        )
+
+    async def fetch(self, url: str, *, s3_sse_kms: bool = False) -> Archive:
+        """Make a model's files available.
+
+        A URL that matches ``allowed_urls`` is downloaded into the store; else the last part of
+        ``url`` is looked for in the store, and ``url`` as a folder anywhere. Cancelling leaves
+        nothing behind.
+
+        Raises:
+            ModelNotFound: no store, nothing there, or the URL is not allowed.
+            Internal: the file exists already, or can't be unpacked.
+            DownloadFailed, InvalidModel: see their texts.
+        """
+        folder = self._check(url)
+        downloaded: Path | None = None
+        if _is_url(url):
+            self._check_allowed(url)
+            downloaded = await self._download(url, folder, s3_sse_kms)
+            source = downloaded
+        else:
+            source = await _in_thread(lambda: _locate(url, folder))
+        root = self._models / uuid.uuid4().hex
+        try:
+            model_dir, manifest = await _in_thread(lambda: self._unpack(source, root, url))
+        except BaseException:
+            await _in_thread(lambda: _remove(root, downloaded))
+            raise
+        return Archive(url, model_dir, root, manifest, downloaded)
+
+    async def discard(self, archive: Archive) -> None:
+        """Delete what `fetch` made: never a user's own folder or local archive."""
+        await _in_thread(lambda: _remove(archive.root, archive.downloaded))
+
+    async def release(self, archive: Archive) -> None:
+        """Delete the unpacked files only: the server ends, a downloaded archive stays."""
+        await _in_thread(lambda: _remove(archive.root, None))
+
+    def _check(self, url: str) -> Path:
+        if self._folder is None:
+            raise ModelNotFound("Model store has not been configured.")
+        if not url:
+            raise ModelNotFound("empty url")
+        if ".." in url:
+            raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+        return self._folder
+
+    def _check_allowed(self, url: str) -> None:
+        if not any(pattern.fullmatch(url) for pattern in self._allowed):
+            raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
+
+    async def _download(self, url: str, folder: Path, signed: bool) -> Path:
+        name = Path(unquote(urlsplit(url).path)).name
+        if not name or name.startswith("."):
+            raise ModelNotFound(f"Model not found at: {url}")
+        target = folder / name
+        try:
+            if target.exists():
+                raise Internal(f"Model file already exists {name}")
+        except OSError as error:
+            raise _unusable(url, error) from error
+        download = Download(url, target, self._check_allowed, self._max_bytes, signed=signed)
+        await _in_thread(download.run, download.abandon)
+        return target
+
+    def _unpack(self, source: Path, root: Path, url: str) -> tuple[Path, Mapping[str, Any]]:
+        try:
+            if source.is_dir():
+                return _link(source, root)
+            return root, extract(source, root, limits=self._limits)
+        except ManifestError as error:
+            raise InvalidModel(f"{_BAD_MANIFEST} {error}") from error
+        except ArchiveError as error:
+            raise Internal(f"Failed to save model: {url}\n{error}") from error
+        except OSError as error:
+            raise _unusable(url, error) from error
+
+
+def default_name(url: str) -> str:
+    """The name of a model whose manifest and registration give none, as TorchServe makes it."""
+    name = Path(urlsplit(url).path if _is_url(url) else url).name
+    if ".mar" in name or ".model" in name:
+        name = name[: name.rindex(".")]
+    return re.sub(r"\W|^_", "_", name, flags=re.ASCII)
+
+
+def _is_url(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://", "file://"))
+
+
+def _locate(url: str, folder: Path) -> Path:
+    name = Path(url).name
+    inside = folder / name
+    try:
+        if name and inside.is_file():
+            return inside
+        for place in (Path(url), inside):
+            if name and place.is_dir():
+                return place
+    except OSError as error:  # a store that can't be read, a name too long to be one
+        raise _unusable(url, error) from error
+    raise ModelNotFound(f"Model not found at: {url}")
+
+
+def _unusable(url: str, error: OSError) -> Internal:
+    reason = error.strerror or str(error)
+    return Internal(f"Failed to save model: {url}\n{reason}: {error.filename}")
+
+
+def _link(source: Path, root: Path) -> tuple[Path, Mapping[str, Any]]:
+    """Use a folder in place. One that holds just a folder is entered: SageMaker packs so."""
+    source = source.resolve()
+    entries = list(source.iterdir())
+    if len(entries) == 1 and entries[0].is_dir():
+        source = entries[0].resolve()
+    manifest = read_manifest(source)
+    root.mkdir(parents=True)
+    link = root / source.name
+    link.symlink_to(source, target_is_directory=True)
+    return link, manifest
+
+
+def _remove(root: Path, downloaded: Path | None) -> None:
+    if root.exists():
+        # Links inside are removed, never followed.
+        shutil.rmtree(root, onerror=_report)
+    if downloaded is not None:
+        with contextlib.suppress(FileNotFoundError):
+            downloaded.unlink()
+
+
+def _report(_function: object, path: str, _info: object) -> None:
+    logger.warning("Could not delete %s", path)
+
+
+async def _in_thread(work: Callable[[], T], abandon: Callable[[], None] | None = None) -> T:
+    """Run blocking work. A thread can't be cancelled, so cancelling waits for its end: nothing
+    it makes may appear after the clean-up."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if abandon is not None:
+            abandon()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()
+        raise

@@ -1,0 +1,230 @@
+"""Gives model versions their workers: more, fewer, none; and shares out threads and GPUs.
+
+`management` calls it; `server` drains and closes it at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.events import CallAnswerer, Reports
+from ts_frontend.core.inference import no_worker
+from ts_frontend.core.meter import Meter, ModelLog
+from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.slot import Slot, State
+from ts_frontend.errors import Internal, RequestTimeout, ServeError, ServiceUnavailable
+from ts_worker.backend.base import Backend, LoadFailed, WorkerSpec
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_STOP_MARGIN = 5.0  # seconds beyond the drain limit for processes to end
+_TRACEBACK_LINES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a call of `Supervisor.scale` has set going."""
+
+    model: ModelVersion
+    started: tuple[Slot, ...]
+    retiring: tuple[asyncio.Task[None], ...]
+
+
+class Supervisor:
+    """All workers of the server.
+
+    Args:
+        answer: runs a handler's call to another model, see `events.answer_calls`.
+        cores: usable cores of the machine, shared by the workers of each version.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        backend: Backend,
+        *,
+        meter: Meter,
+        log: ModelLog,
+        answer: CallAnswerer,
+        cores: int,
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._backend = backend
+        self._meter = meter
+        self._log = log
+        self._answer = answer
+        self._cores = cores
+        self._next_id = config.initial_worker_port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retired: set[Slot] = set()
+
+    def scale(self, model: ModelVersion, minimum: int, maximum: int) -> Change:
+        """Bring the workers between ``minimum`` and ``maximum``; between them nothing happens.
+
+        Returns at once: new workers load, surplus ones (the last started) answer their current
+        batch and end. `settle` waits for both.
+        """
+        model.min_workers, model.max_workers = minimum, maximum
+        slots = model.slots
+        started = [self._new_slot(model) for _ in range(len(slots), minimum)]
+        slots.extend(started)
+        surplus = [slots.pop() for _ in range(len(slots) - max(minimum, maximum))]
+        model.queue.consumers = len(slots)
+        self._share_threads(model)
+        for slot in started:
+            slot.start()
+        retiring = self._retire(surplus, self._drain_limit)
+        if not slots:
+            model.queue.dismiss(lambda: ServiceUnavailable(no_worker(model.name, None)))
+        return Change(model, tuple(started), retiring)
+
+    async def settle(self, change: Change, version: str | None) -> bool:
+        """Wait for what `scale` began; True when all workers wanted now are running.
+
+        Args:
+            version: as the client named it, for TorchServe's text: None prints as ``null``.
+
+        Raises:
+            Internal: 500, or 507 when memory ran out, as soon as one worker failed to load. The
+                text goes on with the cause and the traceback. Workers keep retrying.
+        """
+        pending: set[asyncio.Future[LoadFailed | None]] = {slot.first for slot in change.started}
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for failure in [future.result() for future in done]:
+                if failure is not None:
+                    raise _start_failed(change.model, version, failure)
+        if change.retiring:
+            await asyncio.wait(change.retiring)
+        ready = sum(slot.state is State.READY for slot in change.model.slots)
+        return ready >= change.model.min_workers
+
+    async def stop(self, model: ModelVersion, reason: Callable[[], ServeError]) -> None:
+        """End all workers of a version and answer what waits in its queue with ``reason()``.
+
+        Raises:
+            RequestTimeout: they did not end in ``unregister_model_timeout``; they are still being
+                ended.
+        """
+        slots, model.slots = model.slots, []
+        model.queue.dismiss(reason)
+        retiring = self._retire(slots, self._drain_limit)
+        if not retiring:
+            return
+        _, pending = await asyncio.wait(retiring, timeout=self._drain_limit + _STOP_MARGIN)
+        if pending:
+            raise RequestTimeout(f"Timed out while cleaning resources: {model.name}")
+
+    async def drain(self, limit: float) -> bool:
+        """Wait until every queued and running request is answered; False when ``limit``
+        seconds were not enough.
+
+        The edges stop accepting first. A model whose workers are all given up cannot answer:
+        what waits for it gets 503 at once.
+        """
+        for model in self._catalog:
+            if all(slot.state is State.DEAD for slot in model.slots):
+                self._refuse_waiting(model)
+        waits = [model.queue.join() for model in self._catalog]
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*waits)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End every worker without waiting for its batch; the backend itself is not closed."""
+        slots: list[Slot] = []
+        for model in self._catalog:
+            slots += model.slots
+            model.slots = []
+            self._refuse_waiting(model)
+        self._retire(slots, 0.0)
+        self._retire(list(self._retired), 0.0)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @property
+    def _drain_limit(self) -> float:
+        return float(self._config.unregister_model_timeout)
+
+    def _refuse_waiting(self, model: ModelVersion) -> None:
+        model.queue.dismiss(lambda: ServiceUnavailable(no_worker(model.name, None)))
+
+    def _new_slot(self, model: ModelVersion) -> Slot:
+        id, self._next_id = str(self._next_id), self._next_id + 1
+        name = f"W-{id}-{model.name}_{model.version}"
+        return Slot(
+            id,
+            name,
+            backend=self._backend,
+            queue=model.queue,
+            settings=model.settings,
+            meter=self._meter,
+            reports=Reports(name, self._log, self._meter, self._answer),
+            make_spec=lambda slot: self._spec(model, slot),
+            device=model.next_device(),
+            threads=0,
+        )
+
+    def _spec(self, model: ModelVersion, slot: Slot) -> WorkerSpec:
+        config, launch = self._config, model.launch
+        return WorkerSpec(
+            id=slot.id,
+            model_name=model.name,
+            model_version=model.version,
+            model_dir=launch.model_dir,
+            handler=launch.handler,
+            events=slot.reports,
+            batch_size=model.settings.batch_size,
+            device=slot.device,
+            envelope=config.service_envelope,
+            limit_max_image_pixels=config.limit_max_image_pixels,
+            decode_input_request=config.decode_input_request,
+            metrics_config=None if config.metrics_config is None else str(config.metrics_config),
+            threads=slot.threads,
+            python=launch.python,
+            import_paths=launch.import_paths,
+            env=launch.env,
+        )
+
+    def _share_threads(self, model: ModelVersion) -> None:
+        # Two workers with all cores each are slower than one: they fight for the same cores.
+        chosen = any(name in model.launch.env for name in _THREAD_VARIABLES)
+        count = 0 if chosen else max(1, self._cores // max(1, len(model.slots)))
+        for slot in model.slots:
+            slot.set_threads(count)
+
+    def _retire(self, slots: Iterable[Slot], drain: float) -> tuple[asyncio.Task[None], ...]:
+        return tuple(self._hold(slot, slot.retire(drain)) for slot in slots)
+
+    def _hold(self, slot: Slot, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"retire-{slot.id}")
+        self._tasks.add(task)
+        self._retired.add(slot)
+
+        def drop(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._retired.discard(slot)
+
+        task.add_done_callback(drop)
+        return task
+
+
+def _start_failed(model: ModelVersion, version: str | None, failure: LoadFailed) -> Internal:
+    lines = [
+        f"Failed to start workers for model {model.name} version: {version or 'null'}",
+        failure.message,
+        *failure.traceback.splitlines()[-_TRACEBACK_LINES:],
+    ]
+    status = 507 if failure.code == 413 else failure.code
+    return Internal("\n".join(lines), status=status)

@@ -1,0 +1,108 @@
+"""Responses whose bytes are ready, which go around aiohttp's own header handling.
+
+aiohttp would add Server, Date and a default Content-Type. `respond` makes them, aiohttp's
+protocol calls `prepare` and `write_eof`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web import BaseRequest, StreamResponse
+
+from ts_frontend.core.job import Stream
+from ts_frontend.errors import ServeError
+from ts_worker.messages import Buffer
+
+log = logging.getLogger(__name__)
+
+# Joining a small body to its head costs less than a second write; a large one isn't copied.
+JOIN_BELOW = 64 * 1024
+
+
+class RawResponse(StreamResponse):
+    """Head and body as they go over the line."""
+
+    def __init__(self, status: int, head: bytes, body: Buffer, keep_alive: bool) -> None:
+        # Not StreamResponse.__init__, which would build header maps that nobody reads.
+        self._status = status
+        self._keep_alive = keep_alive
+        self._head = head
+        self._payload = body
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        """Write everything, and wait for a slow client only when its buffer is full."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("The client has gone.")
+        size = len(self._payload)
+        if size < JOIN_BELOW:
+            transport.write(self._head + self._payload if size else self._head)
+            return None
+        transport.writelines((self._head, self._payload))
+        await request.writer.drain()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+
+
+class StreamedResponse(RawResponse):
+    """A response written chunk by chunk as the worker sends them (§4.6).
+
+    Args:
+        stream: the chunks after the first one, ``body``; closed in the end, however it ends.
+        chunked: False before HTTP/1.1, where the end of the connection ends the body.
+        silent: True for HEAD: only the head is written.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        head: bytes,
+        body: Buffer,
+        stream: Stream,
+        *,
+        keep_alive: bool,
+        chunked: bool,
+        silent: bool,
+    ) -> None:
+        super().__init__(status, head, body, keep_alive)
+        self._stream = stream
+        self._framed = chunked
+        self._silent = silent
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        """Write head and chunks until the stream ends; its reader's going away cancels it."""
+        try:
+            if self._silent:
+                await self._write(request, self._head)
+                return None
+            await self._write(request, self._head + self._frame(self._payload))
+            async for chunk in self._stream:
+                await self._write(request, self._frame(chunk))
+            await self._write(request, b"0\r\n\r\n" if self._framed else b"")
+        except ServeError as error:
+            # The status is long sent: closing the connection is all that can tell the client.
+            log.warning("A streamed answer broke off: %s", error.message)
+            if request.transport is not None:
+                request.transport.close()
+            raise ConnectionResetError(error.message) from error
+        finally:
+            await self._stream.aclose()
+        return None
+
+    def _frame(self, chunk: Buffer) -> bytes:
+        if not self._framed:
+            return bytes(chunk)
+        # An empty chunk would end the body.
+        return b"".join((b"%x\r\n" % len(chunk), chunk, b"\r\n")) if len(chunk) else b""
+
+    async def _write(self, request: BaseRequest, data: bytes) -> None:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("The client has gone.")
+        if data:
+            transport.write(data)
+        await request.writer.drain()

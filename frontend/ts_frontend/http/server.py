@@ -1,0 +1,210 @@
+"""One listening socket and what happens to every request on it: route, answer, log, count.
+
+`listeners` builds a `Listener` per address; `server` (the composition root) starts and stops them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp.web import BaseRequest, StreamResponse
+
+from ts_frontend.config import Address
+from ts_frontend.errors import ServeError
+from ts_frontend.http.connection import Connection, WebServer
+from ts_frontend.http.exchange import Exchange, RequestIds
+from ts_frontend.http.respond import Responder
+from ts_frontend.http.response import RawResponse
+from ts_frontend.http.router import Router
+
+log = logging.getLogger(__name__)
+
+# An idle connection lives longer here than at the load balancers in front (60 s to 600 s): when
+# the server closes first, a request that is just on its way is lost.
+KEEP_ALIVE_SECONDS = 620.0
+# For a request's head once its first byte is here; nobody needs that long in good faith.
+HEAD_SECONDS = 30.0
+# Presigned URLs as a query parameter, and tokens and cookies of large sites, fit.
+MAX_LINE = 8190
+BACKLOG = 1024
+# A refused body is read on for so long: closing at once would reset the connection, and the
+# client might never see why it was refused.
+LINGER_SECONDS = 5.0
+
+
+class BindError(OSError):
+    """A listener's address can't be used; the message says which, why, and what to do."""
+
+
+class Listener:
+    """Serves one address.
+
+    Args:
+        address: a port of 0 takes any free one, see `port`.
+        router: who answers.
+        respond: how errors are answered.
+        access: takes the access log's lines.
+        count: takes each response's status.
+        ids: gives each request its x-request-id.
+        tls: for an https address.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        router: Router,
+        respond: Responder,
+        *,
+        access: Callable[[str], None],
+        count: Callable[[int], None],
+        ids: RequestIds,
+        tls: ssl.SSLContext | None = None,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
+        head_timeout: float = HEAD_SECONDS,
+    ) -> None:
+        self.address = address
+        self.port = address.port
+        self._router = router
+        self._respond = respond
+        self._access = access
+        self._count = count
+        self._ids = ids
+        self._tls = tls
+        self._keep_alive = keep_alive
+        self._head_timeout = head_timeout
+        self._draining = False
+        self._web: WebServer | None = None
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            BindError: the address is in use, not ours, or may not be bound.
+        """
+        loop = asyncio.get_running_loop()
+        self._web = WebServer(
+            self._handle,
+            self._failed,
+            access_log=None,
+            logger=log,
+            keepalive_timeout=self._keep_alive,
+            lingering_time=LINGER_SECONDS,
+            auto_decompress=False,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+        )
+        try:
+            self._server = await self._bind(loop, self._web)
+        except OSError as error:
+            raise BindError(
+                f"Cannot listen on {self.address}: {error.strerror or error}. "
+                "Stop what uses it, or change the address in config.properties."
+            ) from error
+        if self.address.scheme != "unix":
+            self.port = self._server.sockets[0].getsockname()[1]
+        self._sweeper = loop.create_task(self._sweep(self._web))
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Accept nothing more, let requests under way finish for ``grace`` seconds, and close."""
+        self._draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        if self._server is None or self._web is None:
+            return
+        self._server.close()
+        self._web.pre_shutdown()
+        await self._web.shutdown(grace)
+        await self._server.wait_closed()
+        # Closed connections let go of their sockets in the loop's next turn.
+        await asyncio.sleep(0)
+        if self.address.scheme == "unix" and self.address.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.address.path)
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop, web: WebServer) -> asyncio.Server:
+        address = self.address
+        if address.scheme == "unix" and address.path:
+            _clear_stale(address.path)
+            return await loop.create_unix_server(web, address.path, backlog=BACKLOG)
+        return await loop.create_server(
+            web, address.host, address.port, backlog=BACKLOG, ssl=self._tls, reuse_address=True
+        )
+
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
+        exchange = self._exchange(request)
+        try:
+            response = await self._router.answer(exchange)
+        except ServeError as error:
+            response = self._respond.error(exchange, error)
+        self._record(exchange, response)
+        return response
+
+    def _failed(self, request: BaseRequest, error: ServeError) -> RawResponse:
+        exchange = self._exchange(request)
+        if exchange.method == "UNKNOWN":
+            exchange.method = "GET"  # as TorchServe logs what it can't parse
+        response = self._respond.error(exchange, error)
+        self._record(exchange, response)
+        return response
+
+    def _exchange(self, request: BaseRequest) -> Exchange:
+        exchange = Exchange(request, self._ids(), time.monotonic())
+        if self._draining:
+            exchange.keep_alive = False
+        return exchange
+
+    def _record(self, exchange: Exchange, response: RawResponse) -> None:
+        """Leave the request in access log and counters; a stream's at its first chunk."""
+        protocol = exchange.request.protocol
+        remote = protocol.remote_text if isinstance(protocol, Connection) else ""
+        target = exchange.target
+        if not target.isascii():
+            target = target.encode("utf-8", "replace").decode()
+        version = exchange.request.version
+        milliseconds = int((time.monotonic() - exchange.started) * 1000)
+        self._access(
+            f'{remote} "{exchange.method} {target} HTTP/{version.major}.{version.minor}" '
+            f"{response.status} {milliseconds}"
+        )
+        self._count(response.status)
+
+    async def _sweep(self, web: WebServer) -> None:
+        while True:
+            await asyncio.sleep(self._head_timeout / 4)
+            before = time.monotonic() - self._head_timeout
+            for connection in web.connections:
+                if isinstance(connection, Connection):
+                    connection.expire(before)
+
+
+def _clear_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on any more.
+
+    Raises:
+        OSError: a server is listening, or the path is something else than a socket.
+    """
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(17, "There is a file of that name")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise OSError(98, "Another server listens there")

@@ -1,0 +1,170 @@
+"""Token authorization: the keys, their file and the check of a request (reference §8.13).
+
+`server` makes one `Tokens` unless authorization is disabled; the HTTP router and gRPC check with
+it, `management` refreshes through it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ts_frontend.errors import InvalidKey
+
+Kind = Literal["management", "inference", "API"]
+KINDS: tuple[Kind, ...] = ("management", "inference", "API")
+# An operator can fix a key here; it then never expires and is not written to the file.
+VARIABLES: dict[Kind, str] = {
+    "management": "TS_MANAGEMENT_TOKEN",
+    "inference": "TS_INFERENCE_TOKEN",
+    "API": "TS_API_TOKEN",
+}
+REFUSED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+REFRESH_REFUSED = (
+    "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
+)
+_BEARER = re.compile(r"Bearer\s+(\S+)")
+
+
+class KeyFileError(Exception):
+    """The key file can't be written; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A secret and its end, in seconds since 1970; None for a key that doesn't expire."""
+
+    secret: str
+    expires: float | None
+
+
+class Tokens:
+    """The three keys of a server: management, inference, and API to renew the other two.
+
+    Args:
+        path: the key file, ``<working directory>/key_file.json`` in TorchServe.
+        expiration_minutes: life of the management and inference keys; fractions are allowed.
+        fixed: keys given from outside, for instance by `fixed_keys`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        expiration_minutes: float = 60.0,
+        fixed: Mapping[Kind, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._life = expiration_minutes * 60.0
+        self._clock = clock
+        self._fixed = dict(fixed or {})
+        self._keys: dict[Kind, Key] = {}
+        self._written = False
+
+    def open(self) -> None:
+        """Make the keys and write the key file, for its owner's eyes only.
+
+        Raises:
+            KeyFileError: the file can't be written.
+        """
+        for kind in KINDS:
+            self._keys[kind] = self._make(kind)
+        self._write()
+
+    def close(self) -> None:
+        """Remove the key file this server wrote."""
+        if self._written:
+            self._written = False
+            with suppress(OSError):
+                self.path.unlink()
+
+    def check(self, kind: Kind, header: str, *, refusal: str = REFUSED) -> None:
+        """Check an ``Authorization`` header ("" when there is none) against a key.
+
+        Raises:
+            InvalidKey: missing, malformed, wrong or expired (TorchServe's 400).
+        """
+        key = self._keys.get(kind)
+        match = _BEARER.fullmatch(header)
+        if key is None or match is None:
+            raise InvalidKey(refusal)
+        given = match.group(1).encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, key.secret.encode()):
+            raise InvalidKey(refusal)
+        if key.expires is not None and self._clock() >= key.expires:
+            raise InvalidKey(refusal)
+
+    def refresh(self, kind: str | None, header: str) -> None:
+        """Renew the management or inference key for the holder of the API key (§5.8).
+
+        Raises:
+            InvalidKey: wrong API key, or a ``kind`` that can't be renewed.
+            KeyFileError: the new key can't be written.
+        """
+        self.check("API", header, refusal=REFRESH_REFUSED)
+        for renewable in KINDS[:2]:
+            if renewable == kind:
+                return self._renew(renewable)
+        raise InvalidKey(REFRESH_REFUSED)
+
+    def _renew(self, kind: Kind) -> None:
+        before = self._keys[kind]
+        self._keys[kind] = self._make(kind)
+        try:
+            self._write()
+        except KeyFileError:
+            # A key that nobody can read must not replace one that still works.
+            self._keys[kind] = before
+            raise
+
+    def _make(self, kind: Kind) -> Key:
+        if kind in self._fixed:
+            return Key(self._fixed[kind], None)
+        expires = None if kind == "API" else self._clock() + self._life
+        return Key(secrets.token_urlsafe(6), expires)
+
+    def _write(self) -> None:
+        entries = {kind: _entry(self._keys[kind]) for kind in KINDS if kind not in self._fixed}
+        if not entries:
+            return
+        # A new file, moved into place: no reader sees half of it, and no one else's file or link
+        # of that name is written through.
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(entries, indent=2) + "\n")
+            temporary.replace(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise KeyFileError(
+                f"Cannot write the key file {self.path}: {error.strerror}. Start the server in a "
+                f"folder it may write to, give all keys by {', '.join(VARIABLES.values())}, or "
+                "switch token authorization off with --disable-token-auth."
+            ) from error
+        self._written = True
+
+
+def fixed_keys(environ: Mapping[str, str]) -> dict[Kind, str]:
+    """Return the keys that the environment fixes, by kind."""
+    return {kind: environ[name] for kind, name in VARIABLES.items() if environ.get(name)}
+
+
+def _entry(key: Key) -> dict[str, str]:
+    if key.expires is None:
+        return {"key": key.secret}
+    end = datetime.fromtimestamp(key.expires, UTC).isoformat(timespec="microseconds")
+    return {"key": key.secret, "expiration time": end.replace("+00:00", "Z")}

@@ -1,0 +1,60 @@
+"""One metric with fixed label values: its place in the registry and its line in a metric log.
+
+`recorder` makes them once per label set; the hot path then only calls `update`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ts_frontend.metrics.family import Child
+from ts_frontend.metrics.spec import MetricSpec
+from ts_frontend.metrics.text import java_double
+
+
+class MetricLog(Protocol):
+    """The two metric logs; `ts_frontend.logs.Logs` has both methods."""
+
+    def ts_metric(self, line: str, /) -> None: ...
+    def model_metric(self, line: str, /) -> None: ...
+
+
+class Series:
+    """One metric with its label values fixed: updates it and writes its log line."""
+
+    __slots__ = ("_child", "_clock", "_end", "_prefix", "_suffix", "_until", "_write")
+
+    def __init__(
+        self,
+        spec: MetricSpec,
+        values: tuple[str, ...],
+        child: Child | None,
+        write: Callable[[str], None] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._child = child
+        self._write = write
+        # The host's name is the last dimension and has its own place in the line (§6.5).
+        pairs = zip(spec.dimensions[:-1], values[:-1], strict=True)
+        dimensions = ",".join(f"{name}:{value}" for name, value in pairs)
+        self._prefix = f"{spec.name}.{spec.unit}:"
+        self._suffix = f"|#{dimensions}|#hostname:{values[-1]}"
+        # The line's end carries the time in whole seconds; it is made anew once a second.
+        self._end = ""
+        self._until = 0.0
+
+    def update(self, value: float, request_ids: str = "") -> None:
+        """Record one observation; a counter's log line carries the increment."""
+        if self._child is not None:
+            self._child.update(value)
+        if self._write is None:
+            return
+        now = self._clock()
+        if not self._until - 1.0 <= now < self._until:
+            second = int(now)
+            self._until = second + 1.0
+            self._end = f",timestamp:{second}"
+        ids = f",requestID:{request_ids}" if request_ids else ""
+        self._write(f"{self._prefix}{java_double(value)}{self._suffix}{ids}{self._end}")

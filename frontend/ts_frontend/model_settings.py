@@ -1,0 +1,101 @@
+"""The `models` key: settings that wait for a model to be registered. Read by `keys`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ts_frontend.values import BadValue, FallBack, batch_policy
+
+ModelSettings = Mapping[str, Mapping[str, Mapping[str, int | str | bool]]]
+
+_NUMBERS = (
+    "minWorkers",
+    "maxWorkers",
+    "batchSize",
+    "maxBatchDelay",
+    "responseTimeout",
+    "startupTimeout",
+    "parallelLevel",
+)
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(_NUMBERS, int),
+    "runtimeType": str,
+    "batchPolicy": str,
+    "marName": str,
+    "defaultVersion": bool,
+}
+
+
+def model_settings(raw: str) -> ModelSettings:
+    """Read ``{model: {version: {setting: value}}}``; versions are texts, quoted or not.
+
+    Malformed JSON aborts, as in TorchServe. A setting that is unknown, of the wrong kind or not
+    positive falls back to its default there without a word, and here with a warning.
+    """
+    if not raw.strip():
+        return {}
+    problems: list[str] = []
+    models = {
+        str(model): {
+            str(version): _settings(found, f"{model} {version}", problems)
+            for version, found in _table(versions, f"the versions of {model}").items()
+        }
+        for model, versions in _table(_json(raw), "the models").items()
+    }
+    if problems:
+        raise FallBack(models, "; ".join(problems))
+    return models
+
+
+def _json(raw: str) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        problem = str(error)
+    # TorchServe's parser forgives single and missing quotes; YAML's flow style does as well.
+    import yaml
+
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise BadValue(f"expected JSON: {problem}") from None
+
+
+def _table(value: object, what: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise BadValue(f"expected a JSON object for {what}")
+    return value
+
+
+def _settings(found: object, where: str, problems: list[str]) -> dict[str, int | str | bool]:
+    settings: dict[str, int | str | bool] = {}
+    for key, value in _table(found, f"the settings of {where}").items():
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        problem = _problem(str(key), value)
+        if problem:
+            problems.append(f"{where}: {problem}: the setting is dropped")
+        else:
+            settings[key] = value
+    return settings
+
+
+def _problem(key: str, value: object) -> str:
+    kind = _KINDS.get(key)
+    if kind is None:
+        close = get_close_matches(key, _KINDS, 1)
+        return f"unknown setting {key}" + (f", did you mean {close[0]}?" if close else "")
+    # bool is an int to isinstance.
+    if type(value) is not kind:
+        return f"{key}={value!r} is not {'a whole number' if kind is int else f'a {kind.__name__}'}"
+    if key in _NUMBERS and isinstance(value, int) and value <= 0:
+        return f"{key}={value} is not positive"
+    if key == "batchPolicy":
+        try:
+            batch_policy(str(value))
+        except BadValue as error:
+            return f"{key}={value!r}: {error}"
+    return ""

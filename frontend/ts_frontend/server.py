@@ -1,0 +1,180 @@
+"""The composition root: builds every object of the server, runs it, takes it down.
+
+`cli` calls `run` in the process that is the server. Nothing else knows all the rooms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from ts_frontend.config import Config, ConfigError
+from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.devices import Devices
+from ts_frontend.core.events import answer_calls
+from ts_frontend.core.inference import Inference
+from ts_frontend.core.management import Management
+from ts_frontend.core.store import Store
+from ts_frontend.core.supervisor import Supervisor
+from ts_frontend.core.threads import usable_cores
+from ts_frontend.http.listeners import Rooms, build_listeners
+from ts_frontend.http.server import BindError, Listener
+from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys
+from ts_frontend.logs import Logs
+from ts_frontend.metrics.recorder import Recorder
+from ts_frontend.metrics.spec import default_path, load_spec
+from ts_frontend.metrics.system import SystemCollector
+from ts_frontend.version import __version__
+from ts_worker.backend.process import ProcessBackend
+
+log = logging.getLogger(__name__)
+
+# Kubernetes gives a pod 30 seconds between SIGTERM and SIGKILL; this leaves some to end workers.
+DRAIN_SECONDS = 25.0
+
+
+def run(config: Config, *, on_ready: Callable[[], None]) -> int:
+    """Be the server until SIGTERM or SIGINT; returns the exit code of the process.
+
+    Prints ``Model server started.`` once every listener is up, then calls ``on_ready``. A first
+    signal answers what is in flight, a second one ends at once.
+    """
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(config, on_ready))
+    except ConfigError as error:
+        print(f"Invalid configuration: {error}", file=sys.stderr, flush=True)
+    except (BindError, KeyFileError) as error:
+        print(error, file=sys.stderr, flush=True)
+    return 1
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
+    stopping = asyncio.Event()
+    _on_signals(stopping)
+    async with _server(config) as management:
+        if config.load_models:
+            await management.load_at_startup(config.load_models)
+        # What was made until now lives as long as the server: the collector need not look at it.
+        gc.collect()
+        gc.freeze()
+        print("Model server started.", flush=True)
+        on_ready()
+        await stopping.wait()
+        log.info("Stopping: requests in flight are answered first")
+    return 0
+
+
+def _on_signals(stopping: asyncio.Event) -> None:
+    def stop(name: str) -> None:
+        if stopping.is_set():
+            # Workers and zygotes die with this process: the kernel sees to it.
+            os._exit(128 + signal.Signals[name])
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for name in ("SIGTERM", "SIGINT"):
+        loop.add_signal_handler(signal.Signals[name], stop, name)
+
+
+@asynccontextmanager
+async def _server(config: Config) -> AsyncIterator[Management]:
+    """Everything, started in the order in which it depends on each other, ended in reverse."""
+    async with AsyncExitStack() as stack:
+        logs = Logs(config, stdout=sys.stdout)
+        logs.open()
+        stack.callback(logs.close)
+        _greet(config)
+        tokens = _tokens(config, stack)
+
+        recorder = Recorder(
+            load_spec(config.metrics_config or default_path()),
+            logs,
+            host=socket.gethostname(),
+            mode=config.metrics_mode,
+            auto_detect=config.model_metrics_auto_detect,
+        )
+        backend = ProcessBackend(os.environ)
+        catalog = Catalog()
+        inference = Inference(catalog, recorder)
+        cores = usable_cores()
+        supervisor = Supervisor(
+            config,
+            catalog,
+            backend,
+            meter=recorder,
+            log=logs,
+            answer=answer_calls(inference),
+            cores=cores,
+        )
+        management = Management(
+            config,
+            catalog,
+            Store(config),
+            supervisor,
+            Devices(config.number_of_gpu, os.environ),
+            cores=cores,
+        )
+        listeners = build_listeners(config, Rooms(inference, management, recorder, logs, tokens))
+
+        await backend.open()
+        stack.push_async_callback(backend.close)
+        stack.push_async_callback(supervisor.close)
+        for listener in listeners:
+            await listener.start()
+        stack.push_async_callback(_drain, supervisor, listeners)
+        if not config.disable_system_metrics:
+            collector = SystemCollector(recorder, config.metric_time_interval)
+            stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
+        yield management
+
+
+def _greet(config: Config) -> None:
+    log.info("torchserve-py %s, configuration: %s", __version__, config.source or "defaults")
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def _tokens(config: Config, stack: AsyncExitStack) -> Tokens | None:
+    if config.disable_token_authorization:
+        return None
+    tokens = Tokens(
+        Path.cwd() / "key_file.json", config.token_expiration_min, fixed_keys(os.environ)
+    )
+    tokens.open()
+    stack.callback(tokens.close)
+    log.info("######")
+    log.info("TorchServe now enforces token authorization by default.")
+    log.info("Key file located at %s", tokens.path)
+    log.info("######")
+    return tokens
+
+
+async def _drain(supervisor: Supervisor, listeners: list[Listener]) -> None:
+    """Accept nothing more and answer what is in flight, all listeners side by side."""
+    await asyncio.gather(
+        supervisor.drain(DRAIN_SECONDS), *(listener.stop(DRAIN_SECONDS) for listener in listeners)
+    )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,138 @@
+"""What the user wrote, source by source: file, command line, environment.
+
+`config` calls the three in this order, so that a later one overwrites an earlier one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from ts_frontend import properties
+from ts_frontend.keys import INTERNAL, Key, key_table
+from ts_frontend.values import ConfigError
+
+_PLACEHOLDER = re.compile(r"\$\$(\w+)\$\$")
+_SWITCHES = {
+    "disable_token_auth": "disable_token_authorization",
+    "enable_model_api": "enable_model_api",
+}
+_FLAGS = {
+    "model_store": "model_store",
+    "workflow_store": "workflow_store",
+    "cpp_log_config": "cpp_log_config",
+    "plugins_path": "plugins_path",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The text of one setting."""
+
+    raw: str
+    origin: str  # where the user wrote it, as messages name it
+
+
+@dataclass(slots=True)
+class Draft:
+    """What has been found so far; later sources overwrite earlier ones."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+    table: Mapping[str, Key] = field(default_factory=key_table)
+    settings: dict[str, Setting] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_file(draft: Draft, source: Path) -> None:
+    """Take the settings of a config.properties file.
+
+    Raises:
+        ConfigError: unreadable, malformed, or a ``$$NAME$$`` that the environment lacks.
+    """
+    try:
+        entries = properties.parse(properties.decode(source.read_bytes()))
+    except OSError as error:
+        raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
+    except properties.PropertiesError as error:
+        raise ConfigError(f"{source}, line {error.line}: {error}") from None
+    for entry in entries:
+        origin = f"{source}, line {entry.line}"
+        if entry.key in INTERNAL:
+            draft.warnings.append(
+                f"{origin}: {entry.key}: accepted, no effect: "
+                "only TorchServe's own snapshots carry it"
+            )
+        elif entry.key not in draft.table:
+            draft.warnings.append(_unknown(origin, entry.key, draft.table))
+        else:
+            _set_from_file(draft, entry, origin)
+
+
+def _set_from_file(draft: Draft, entry: properties.Property, origin: str) -> None:
+    earlier = draft.settings.get(entry.key)
+    if earlier is not None:
+        draft.warnings.append(f"{origin}: {entry.key}: overrides {earlier.origin}")
+
+    def substitute(match: re.Match[str]) -> str:
+        value = draft.environ.get(match[1])
+        if value is None:
+            raise ConfigError(
+                f"{origin}: {entry.key}: Invalid Environment Variable {match[1]}: it is not set"
+            )
+        return value
+
+    value = _PLACEHOLDER.sub(substitute, entry.value)
+    draft.settings[entry.key] = Setting(value, origin)
+
+
+def _unknown(origin: str, key: str, known: Iterable[str]) -> str:
+    close = get_close_matches(key.lower(), known, 1, 0.7)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"{origin}: unknown key {key} is ignored{hint}"
+
+
+def take_options(draft: Draft, options: Mapping[str, object]) -> None:
+    """Take the settings that the command line can make."""
+    for option, key in _FLAGS.items():
+        if options.get(option):
+            origin = f"--{option.replace('_', '-')}"
+            draft.settings[key] = Setting(str(options[option]), origin)
+    for option, key in _SWITCHES.items():
+        if options.get(option):
+            draft.settings[key] = Setting("true", f"--{option.replace('_', '-')}")
+    models = options.get("models")
+    if models and isinstance(models, list | tuple):
+        draft.settings["load_models"] = Setting(",".join(map(str, models)), "--models")
+
+
+def take_environment(draft: Draft) -> None:
+    """Take the ``TS_`` variables: a few always, the rest when the file opted in."""
+    enabled = _is_true(draft, "enable_envvars_config")
+    ignored: list[str] = []
+    for key in draft.table.values():
+        raw = draft.environ.get(key.env) if key.env else None
+        if raw is None or (key.env_always and not raw):
+            continue
+        allowed = enabled or key.env_always
+        if key.name == "allowed_urls":
+            allowed = enabled and _is_true(draft, "use_env_allowed_urls")
+        if not allowed:
+            ignored.append(str(key.env))
+            continue
+        if key.name == "ts_open_inference_protocol":
+            raw = str(raw == "oip").lower()
+        draft.settings[key.name] = Setting(raw, f"environment variable {key.env}")
+    if ignored:
+        cure = "set enable_envvars_config=true in the configuration file"
+        if "TS_ALLOWED_URLS" in ignored:
+            cure += " (TS_ALLOWED_URLS needs use_env_allowed_urls=true as well)"
+        draft.warnings.append(f"environment: {', '.join(ignored)} ignored; to use it, {cure}")
+
+
+def _is_true(draft: Draft, name: str) -> bool:
+    setting = draft.settings.get(name)
+    return setting is not None and setting.raw.lower() == "true"

@@ -1,0 +1,67 @@
+"""The command as an operator uses it: start, stop, wrong use, and what starting costs."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Server, until
+
+pytestmark = pytest.mark.e2e
+
+
+def run(server: Server, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        server.command(*flags),
+        cwd=server.folder,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_start_and_stop_in_the_background(make_server):
+    server = make_server()
+    with open(server.folder / "output.txt", "w") as output:
+        started = subprocess.run(
+            server.command("--start"),
+            cwd=server.folder,
+            env=server.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
+    assert started.returncode == 0, server.output
+    until(lambda: "Model server started." in server.output)
+    pid = int((server.folder / "tmp" / ".model_server.pid").read_text())
+    assert psutil.pid_exists(pid)
+    again = run(server, "--start")
+    assert again.returncode == 1
+    assert "TorchServe is already running" in again.stdout
+    assert server.ask(0, "GET", "/ping").json == {"status": "Healthy"}
+    stopped = run(server, "--stop", "--foreground")
+    assert stopped.returncode == 0
+    until(lambda: not psutil.pid_exists(pid))
+    assert "TorchServe is not currently running." in run(server, "--stop").stdout
+
+
+def test_a_server_without_models_is_small_and_has_no_torch(make_server):
+    server = make_server()
+    started = time.monotonic()
+    server.start()
+    print(f"listening after {time.monotonic() - started:.2f} s")
+    process = psutil.Process(server.process.pid)
+    assert process.memory_info().rss < 100e6
+    assert not any("torch" in region.path for region in process.memory_maps())
+
+
+def test_an_unreadable_store_is_a_clear_error(make_server):
+    server = make_server()
+    server.store.rmdir()
+    answer = run(server, "--start", "--foreground")
+    assert answer.returncode == 1
+    assert "--model-store directory not found" in answer.stdout + answer.stderr
