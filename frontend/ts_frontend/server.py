@@ -52,9 +52,9 @@ def run(config: Config, *, on_ready: Callable[[], None]) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, on_ready))
     except ConfigError as error:
-        print(f"Invalid configuration: {error}", file=sys.stderr, flush=True)
+        print(f"Invalid configuration: {error}", flush=True)
     except (BindError, KeyFileError) as error:
-        print(error, file=sys.stderr, flush=True)
+        print(error, flush=True)
     return 1
 
 
@@ -102,7 +102,7 @@ async def _server(config: Config) -> AsyncIterator[Management]:
         logs.open()
         stack.callback(logs.close)
         _greet(config)
-        tokens = _tokens(config, stack)
+        tokens = _tokens(config)
 
         recorder = Recorder(
             load_spec(config.metrics_config or default_path()),
@@ -139,6 +139,11 @@ async def _server(config: Config) -> AsyncIterator[Management]:
         stack.push_async_callback(supervisor.close)
         for listener in listeners:
             await listener.start()
+        if tokens is not None:
+            # Only with the addresses in hand: another server's key file is not to be replaced.
+            tokens.open()
+            stack.callback(tokens.close)
+            _announce(tokens)
         stack.push_async_callback(_drain, supervisor, listeners)
         if not config.disable_system_metrics:
             collector = SystemCollector(recorder, config.metric_time_interval)
@@ -152,19 +157,18 @@ def _greet(config: Config) -> None:
         log.warning("%s", warning)
 
 
-def _tokens(config: Config, stack: AsyncExitStack) -> Tokens | None:
+def _tokens(config: Config) -> Tokens | None:
     if config.disable_token_authorization:
         return None
-    tokens = Tokens(
-        Path.cwd() / "key_file.json", config.token_expiration_min, fixed_keys(os.environ)
-    )
-    tokens.open()
-    stack.callback(tokens.close)
+    path = Path.cwd() / "key_file.json"
+    return Tokens(path, config.token_expiration_min, fixed_keys(os.environ))
+
+
+def _announce(tokens: Tokens) -> None:
     log.info("######")
     log.info("TorchServe now enforces token authorization by default.")
     log.info("Key file located at %s", tokens.path)
     log.info("######")
-    return tokens
 
 
 async def _drain(supervisor: Supervisor, listeners: list[Listener]) -> None:

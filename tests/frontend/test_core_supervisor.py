@@ -246,17 +246,23 @@ def test_drain_gives_up_at_its_limit_and_close_ends_everything() -> None:
     run_virtual(main)
 
 
-def test_drain_does_not_wait_for_workers_that_are_given_up() -> None:
+def test_once_all_workers_are_given_up_nobody_waits_for_them() -> None:
     async def main() -> None:
         async with Rig() as rig:
-            model = await rig.serve(max_retry_timeout=0)
-            rig.worker.die(1, None)
-            await until(lambda: states(model) == [State.DEAD])
+            rig.backend.load = refuse
+            model = rig.add(max_retry_timeout=10)
+            rig.supervisor.scale(model, 2, 2)
             waiting = send(rig)
-            await asyncio.sleep(0)
-            assert await rig.supervisor.drain(60)
             with pytest.raises(ServiceUnavailable):
                 await waiting
+            assert asyncio.get_running_loop().time() == 12  # the last attempt
+            assert states(model) == [State.DEAD] * 2
+            rig.supervisor.scale(model, 1, 2)
+            with pytest.raises(ServiceUnavailable):
+                await send(rig)
+            rig.backend.load = None
+            await rig.supervisor.settle(rig.supervisor.scale(model, 3, 3), None)
+            assert (await send(rig)).status == 200
 
     run_virtual(main)
 

@@ -84,7 +84,7 @@ class JobQueue:
     ) -> None:
         self.capacity = capacity
         self.batch_size = batch_size
-        self.consumers = 0  # workers of the version, dead ones too: TorchServe lets jobs wait
+        self.consumers = 0  # workers of the version that serve, or may recover
         # Asked once: in Python 3.11 each get_running_loop is a system call.
         self.loop = asyncio.get_running_loop()
         self._policy = policy

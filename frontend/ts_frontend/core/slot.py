@@ -42,6 +42,7 @@ class Slot:
         id: TorchServe's worker id, a port number in its day.
         name: ``W-{id}-{model}_{version}``, as in logs and metrics.
         make_spec: what to start, asked before each attempt.
+        given_up: called when no further attempt will be made.
         threads: torch threads of the worker; 0 leaves torch's own choice.
     """
 
@@ -56,6 +57,7 @@ class Slot:
         meter: Meter,
         reports: Reports,
         make_spec: Callable[[Slot], WorkerSpec],
+        given_up: Callable[[], None],
         device: int | None,
         threads: int,
     ) -> None:
@@ -72,6 +74,7 @@ class Slot:
         self._settings = settings
         self._meter = meter
         self._make_spec = make_spec
+        self._given_up = given_up
         self._worker: Worker | None = None
         self._pump: Pump | None = None
         self._task: asyncio.Task[None] | None = None
@@ -132,7 +135,6 @@ class Slot:
                 self.first.set_result(failure)
             pause = self._next_pause()
             if pause is None:
-                self.state = State.DEAD
                 return
             self.state = State.WAITING
             logger.info("Retry worker: %s in %s seconds.", self.id, pause)
@@ -226,6 +228,7 @@ class Slot:
             self.first.set_result(LoadFailed(500, "The worker was stopped before it had loaded."))
         if self.state is not State.RETIRED:
             self.state = State.DEAD
+            self._given_up()
         if not task.cancelled() and (bug := task.exception()) is not None:
             self.error = str(bug)
             logger.error("%s is lost", self.name, exc_info=bug)

@@ -77,13 +77,11 @@ class Supervisor:
         started = [self._new_slot(model) for _ in range(len(slots), minimum)]
         slots.extend(started)
         surplus = [slots.pop() for _ in range(len(slots) - max(minimum, maximum))]
-        model.queue.consumers = len(slots)
+        self._recount(model)
         self._share_threads(model)
         for slot in started:
             slot.start()
         retiring = self._retire(surplus, self._drain_limit)
-        if not slots:
-            model.queue.dismiss(lambda: ServiceUnavailable(no_worker(model.name, None)))
         return Change(model, tuple(started), retiring)
 
     async def settle(self, change: Change, version: str | None) -> bool:
@@ -127,12 +125,8 @@ class Supervisor:
         """Wait until every queued and running request is answered; False when ``limit``
         seconds were not enough.
 
-        The edges stop accepting first. A model whose workers are all given up cannot answer:
-        what waits for it gets 503 at once.
+        The edges stop accepting first.
         """
-        for model in self._catalog:
-            if all(slot.state is State.DEAD for slot in model.slots):
-                self._refuse_waiting(model)
         waits = [model.queue.join() for model in self._catalog]
         try:
             async with asyncio.timeout(limit):
@@ -157,6 +151,14 @@ class Supervisor:
     def _drain_limit(self) -> float:
         return float(self._config.unregister_model_timeout)
 
+    def _recount(self, model: ModelVersion) -> None:
+        """Tell the queue who may ever serve it. With nobody left its jobs get 503 at once, where
+        TorchServe let them wait for ever once all workers were given up."""
+        able = sum(slot.state is not State.DEAD for slot in model.slots)
+        model.queue.consumers = able
+        if not able:
+            self._refuse_waiting(model)
+
     def _refuse_waiting(self, model: ModelVersion) -> None:
         model.queue.dismiss(lambda: ServiceUnavailable(no_worker(model.name, None)))
 
@@ -172,6 +174,7 @@ class Supervisor:
             meter=self._meter,
             reports=Reports(name, self._log, self._meter, self._answer),
             make_spec=lambda slot: self._spec(model, slot),
+            given_up=lambda: self._recount(model),
             device=model.next_device(),
             threads=0,
         )
