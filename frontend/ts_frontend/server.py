@@ -136,6 +136,7 @@ async def _server(config: Config) -> AsyncIterator[Management]:
 
         await backend.open()
         stack.push_async_callback(backend.close)
+        stack.push_async_callback(management.close)
         stack.push_async_callback(supervisor.close)
         for listener in listeners:
             await listener.start()

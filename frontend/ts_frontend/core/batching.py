@@ -17,6 +17,8 @@ from ts_frontend.errors import ServeError
 class Policy(Protocol):
     """Decides when a batch is complete."""
 
+    ahead: bool  # whether a busy worker may be sent its next batch before it asks
+
     async def fill(self, queue: JobQueue) -> None:
         """Move jobs into the forming batch; cancelling leaves them to the queue."""
 
@@ -27,6 +29,8 @@ class Eager:
     The turn lets requests that arrived together travel together. While every worker is busy the
     next batch fills, so the delay of the model is never waited for.
     """
+
+    ahead = True
 
     async def fill(self, queue: JobQueue) -> None:
         while not await queue.arrival():
@@ -45,6 +49,8 @@ class Delay:
     Args:
         delay: seconds.
     """
+
+    ahead = False  # to the letter: a batch is formed when a worker is there to take it
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -150,6 +156,21 @@ class JobQueue:
                 batch, self._forming = self._forming, []
                 if batch:
                     return batch
+
+    def take_ahead(self) -> list[Job]:
+        """A full batch for a worker that is still busy; empty when an idle one should have it."""
+        waiting = self._waiting
+        if self._turn.locked() or len(waiting) < self.batch_size or not self._policy.ahead:
+            return []
+        if any(waiting[at].describe for at in range(self.batch_size)):
+            return []
+        return [waiting.popleft() for _ in range(self.batch_size)]
+
+    def put_back(self, jobs: list[Job]) -> None:
+        """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
+        self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
+        if self._arrival is not None:
+            _wake(self._arrival)
 
     async def arrival(self, until: float | None = None) -> bool:
         """Wait until a job waits, or the loop's clock reads ``until``; say whether one waits."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 WORKER_DIED = "Worker died."
 DESCRIBE_FAILED = "Failed to get customized model matadata."  # TorchServe's spelling
 _SIGKILL = 9
+# A worker is sent ahead at most what it answers in this time: so long may a request wait behind
+# others although another worker becomes idle.
+AHEAD_SECONDS = 0.002
+MAX_AHEAD = 8
 
 
 def death_status(reason: ExitReason) -> int:
@@ -28,8 +33,23 @@ def death_status(reason: ExitReason) -> int:
     return 507 if reason.signal == _SIGKILL or reason.code == 128 + _SIGKILL else 500
 
 
+class _Flight:
+    """A batch that was sent and is not answered yet."""
+
+    __slots__ = ("jobs", "sent", "taken")
+
+    def __init__(self, jobs: dict[bytes, Job], taken: float) -> None:
+        self.jobs = jobs
+        self.taken = taken
+        self.sent = taken
+
+
 class Pump:
     """Takes a batch, sends it, waits until each of its requests is answered; and again.
+
+    A quick worker is sent its next full batches ahead, while it still computes: waking a process
+    that fell asleep costs more than a short handler. A worker answers in order, so of what was sent
+    it can only have begun the oldest; the rest goes back to the queue if it dies.
 
     Args:
         response_timeout: seconds a worker may take for each message of its answer.
@@ -43,12 +63,13 @@ class Pump:
         self._loop = queue.loop
         self._meter = meter
         self._timeout = response_timeout
-        self._in_flight: dict[bytes, Job] = {}
+        self._flights: dict[int, _Flight] = {}  # oldest first
         self._batch_id = 0
-        self._done: asyncio.Future[None] | None = None
+        self._landed: asyncio.Future[None] | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._replied = 0.0
+        self._begun = 0.0  # when the oldest flight became the oldest
+        self._pace = AHEAD_SECONDS  # of a batch, a moving average
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self.timed_out = False
@@ -60,7 +81,11 @@ class Pump:
         self._task = asyncio.current_task()
         try:
             while not self._closing and not self.timed_out:
-                await self._serve(await self._queue.take())
+                if not self._flights:
+                    self._send(await self._queue.take())
+                self._send_ahead()
+                if self._flights:
+                    await self._landing()
         except Exception:
             logger.exception("Worker %s: dispatch failed, the worker is replaced", self._worker.id)
             self.timed_out = True
@@ -73,80 +98,97 @@ class Pump:
             await self._worker.stop(0)
 
     async def drain(self, limit: float) -> None:
-        """Take no further batch and wait at most ``limit`` seconds for the current one."""
+        """Take no further batch and wait at most ``limit`` seconds for those under way."""
         self._closing = True
-        if self._in_flight and self._done is not None:
-            await asyncio.wait([self._done], timeout=limit)
-        elif self._task is not None:
-            self._task.cancel()  # it waits for a batch: nothing is lost
+        if not self._flights:
+            if self._task is not None:
+                self._task.cancel()  # it waits for a batch: nothing is lost
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while self._flights:
+                    await self._landing()
 
     def fail(self, status: int) -> None:
-        """Answer what is in flight: the worker is gone. Never retried on another worker."""
-        failed, self._in_flight = self._in_flight, {}
-        for job in failed.values():
-            message = DESCRIBE_FAILED if job.describe else WORKER_DIED
-            job.fail(Internal(message, status=status))
-        self._finish()
+        """The worker is gone: answer the batch it was at, which is never retried on another
+        worker, and return to the queue what it had not begun."""
+        flights, self._flights = list(self._flights.values()), {}
+        for number, flight in enumerate(flights):
+            jobs = list(flight.jobs.values())
+            if number and self._queue.consumers:
+                self._queue.put_back(jobs)
+                continue
+            for job in jobs:
+                message = DESCRIBE_FAILED if job.describe else WORKER_DIED
+                job.fail(Internal(message, status=status))
+        self._land()
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this job any more. Its batch goes on until the worker answers it."""
-        if job.request.id in self._in_flight:
+        if any(job.request.id in flight.jobs for flight in self._flights.values()):
             self._worker.cancel(job.request.id)
 
-    async def _serve(self, jobs: list[Job]) -> None:
+    def _send(self, jobs: list[Job]) -> None:
         taken = time.monotonic()
-        in_flight = self._in_flight
         for job in jobs:
             job.taken = taken
             job.holder = self
-            in_flight[job.request.id] = job
+        flight = _Flight({job.request.id: job for job in jobs}, taken)
         self._batch_id += 1
-        done = self._done = self._loop.create_future()
-        self._deadline = self._loop.time() + self._timeout
+        if not self._flights:
+            self._begun = taken
+            self._postpone()
+        self._flights[self._batch_id] = flight
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check)
         batch = Predict(self._batch_id, tuple([job.request for job in jobs]))
         self._worker.predict(batch, self._reply)
-        sent = time.monotonic()
-        await done
-        # TorchServe's WorkerThreadTime: what the round trip took beside waiting for the worker.
-        spent = (time.monotonic() - taken) - (self._replied - sent)
-        self._meter.worker_thread_time(max(0, int(spent * 1000)))
+        flight.sent = time.monotonic()
+
+    def _send_ahead(self) -> None:
+        room = min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace))
+        while len(self._flights) < room and (jobs := self._queue.take_ahead()):
+            self._send(jobs)
+
+    async def _landing(self) -> None:
+        """Wait until a batch is answered, or the worker is given up."""
+        if self._landed is None or self._landed.done():
+            self._landed = self._loop.create_future()
+        await asyncio.shield(self._landed)
+
+    def _land(self) -> None:
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
 
     def _reply(self, reply: Reply | ReplyChunk) -> None:
-        in_flight = self._in_flight
         if isinstance(reply, ReplyChunk):
-            job = in_flight.get(reply.request_id)
-            if job is not None:
-                self._postpone()
-                job.chunk(reply)
+            for flight in self._flights.values():
+                if (job := flight.jobs.get(reply.request_id)) is not None:
+                    self._postpone()
+                    job.chunk(reply)
             return
-        if reply.batch_id != self._batch_id:
+        answered = self._flights.get(reply.batch_id)
+        if answered is None:
             return
-        self._replied = time.monotonic()
         if reply.code != 200:
-            self._fail_batch(reply)
-        else:
-            for response in reply.responses:
-                job = in_flight.pop(response.request_id, None)
-                if job is not None:
-                    job.answer(response)
-        if in_flight:
-            self._postpone()
-        else:
-            self.served += 1
-            self._finish()
+            _fail_batch(answered, reply)
+        for response in reply.responses:
+            job = answered.jobs.pop(response.request_id, None)
+            if job is not None:
+                job.answer(response)
+        self._postpone()
+        if not answered.jobs:
+            self._complete(reply.batch_id, answered)
 
-    def _fail_batch(self, reply: Reply) -> None:
-        # TorchServe turns 413 into 507: "too large" must not blame the client's body.
-        status = 507 if reply.code == 413 else reply.code
-        for job in self._in_flight.values():
-            job.fail(Internal(reply.message, status=status))
-        self._in_flight.clear()
-
-    def _finish(self) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+    def _complete(self, batch_id: int, flight: _Flight) -> None:
+        del self._flights[batch_id]
+        self.served += 1
+        now = time.monotonic()
+        self._pace += (now - self._begun - self._pace) / 8
+        self._begun = now
+        # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
+        self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
+        self._land()
 
     def _postpone(self) -> None:
         self._deadline = self._loop.time() + self._timeout
@@ -155,7 +197,7 @@ class Pump:
         # One timer runs on across batches and looks at the deadline of the current one: arming
         # and cancelling a timer for each batch would cost more than the rest of the dispatch.
         self._timer = None
-        if not self._in_flight:
+        if not self._flights:
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._check)
@@ -167,3 +209,11 @@ class Pump:
         )
         self.timed_out = True
         self.fail(500)
+
+
+def _fail_batch(flight: _Flight, reply: Reply) -> None:
+    # TorchServe turns 413 into 507: "too large" must not blame the client's body.
+    status = 507 if reply.code == 413 else reply.code
+    for job in flight.jobs.values():
+        job.fail(Internal(reply.message, status=status))
+    flight.jobs.clear()

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import Deque, List, Set
 
-from ts_worker.messages import Call, CallReply, Cancel, Message, Metric
+from ts_worker.messages import Call, CallReply, Cancel, Message, Metric, Predict
 from ts_worker.wire import FrameReader, Pieces, encode
 
 _MAX_IOV = 512  # well below the kernel's limit of pieces in one sendmsg
@@ -83,9 +83,10 @@ class Channel:
                         return reply
                 self._read(0)
 
-    def end_batch(self) -> None:
-        """Forget cancellations: their requests have been answered."""
-        self._cancelled.clear()
+    def end_batch(self, batch: Predict) -> None:
+        """Forget cancellations of these requests: they have been answered."""
+        if self._cancelled:
+            self._cancelled.difference_update(request.id for request in batch.requests)
 
     def _read(self, flags: int) -> bool:
         try:

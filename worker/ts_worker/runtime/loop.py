@@ -153,7 +153,7 @@ def _serve(
             records.batching = True
             reply = _answer(service, message, load.decode_input_request)
             records.batching = False
-            channel.end_batch()
+            channel.end_batch(message)
             channel.send(reply)
         elif isinstance(message, Threads):
             threads.apply(message.number)
