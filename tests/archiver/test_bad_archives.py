@@ -47,6 +47,7 @@ def zip_with(path: Path, *entries: tuple[str, bytes]) -> Path:
         for name, data in entries:
             info = zipfile.ZipInfo("x")
             info.filename = name
+            info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, data)
     return path
 

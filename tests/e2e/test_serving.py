@@ -112,7 +112,7 @@ def test_a_stream_arrives_in_chunks(server):
     assert answer.text == "part 0\npart 1\nend\n"
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
 def test_a_typical_custom_handler_serves_a_torchscript_resnet(server):
     model = torchvision.models.resnet18(weights=None).eval()
     weights = server.folder / "resnet18.pt"
