@@ -119,18 +119,18 @@ def _entries(
 
 def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, origin: str) -> TarEntry:
     name = safe_name(member.name, origin)
-    # `tar czf x.tar.gz -C folder .` makes "." the first folder of every name.
-    dotted = member.name.startswith("./") or member.name == "."
-    if name == "MAR-INF/MANIFEST.json" and not dotted:
+    if member.name == "MAR-INF/MANIFEST.json":
         raise CorruptArchive(
             f"{origin}: there must be one folder around all files. Package it again, with "
             "--archive-format tgz."
         )
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise UnsafeArchive(f"{origin}: {name} is a link or a device. Package plain files.")
-    inner = name.split("/", 1)[1] if "/" in name and not dotted else name
+    # As it stands in the header: `tar -C folder .` writes "./name", and the dot is what goes.
+    first, slash, rest = member.name.partition("/")
     if member.isdir():
-        return TarEntry(inner if dotted or "/" in name else "", True, 0, None, origin)
+        return TarEntry(safe_name(rest, origin), True, 0, None, origin)
+    inner = safe_name(rest if slash else first, origin)
     return TarEntry(inner, False, member.size, tar.extractfile(member), origin)
 
 

@@ -155,6 +155,7 @@ def _kernel_copy(source: int, offset: int, target: int, size: int) -> bool:
     if done < size:
         os.ftruncate(target, 0)
         os.lseek(target, 0, os.SEEK_SET)
+        os.lseek(target, 0, os.SEEK_SET)
     return done == size
 
 

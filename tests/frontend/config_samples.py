@@ -77,7 +77,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "cpp_log_config": ("cpp.xml", Path("cpp.xml")),
     "max_response_size": ("65535000", 65535000),
     "debug": ("true", True),
-    "model_server_home": ("/opt/ts", Path("/opt/ts")),
+    "model_server_home": ("/srv/ts", Path("/srv/ts")),
     "number_of_netty_threads": ("4", 4),
     "netty_client_threads": ("4", 4),
     "prefer_direct_buffer": ("true", True),

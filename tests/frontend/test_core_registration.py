@@ -157,7 +157,7 @@ async def test_what_a_worker_is_started_with(tmp_path: Path) -> None:
     }
     async with Site(tmp_path, environ, **config) as site:
         url = site.model(yaml="batchSize: 4\n")
-        await site.register(url, handler="/opt/code/my.py:run")
+        await site.register(url, handler="/srv/code/my.py:run")
         (spec,) = site.backend.specs
         assert spec.env == {
             "PATH": "/bin",
@@ -168,10 +168,10 @@ async def test_what_a_worker_is_started_with(tmp_path: Path) -> None:
             "TS_IPEX_GPU_ENABLE": "false",
         }
         root = os.path.dirname(spec.model_dir)
-        assert spec.import_paths == ("/opt/code", url, root)
+        assert spec.import_paths == ("/srv/code", url, root)
         assert (spec.batch_size, spec.envelope, spec.device) == (4, "json", None)
         assert (spec.limit_max_image_pixels, spec.decode_input_request) == (False, False)
-        assert (spec.python, spec.handler) == (None, "/opt/code/my.py:run")
+        assert (spec.python, spec.handler) == (None, "/srv/code/my.py:run")
 
 
 async def test_python3_is_whatever_has_that_name_on_the_path(tmp_path: Path) -> None:
