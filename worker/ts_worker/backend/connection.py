@@ -157,7 +157,8 @@ class LineReader:
             return
         while self._readable():
             pass
-        self._end()
+        if self._descriptor >= 0:  # somebody else still holds the writing end
+            self._end()
 
     def _readable(self) -> bool:
         if self._descriptor < 0:

@@ -163,18 +163,20 @@ class ProcessWorker:
         asyncio.get_running_loop().call_later(1.0 if error is None else 0.0, self._child.kill)
 
     def _ended(self) -> None:
-        """The process is gone: take in its last words, then tell who waits."""
-        self._connection.drain()
-        for reader in self._output:
-            reader.close()
-        self._connection.close()
-        os.close(self._pipes.lifeline)
-        for task in self._calls:
-            task.cancel()
-        self._batches.clear()
-        status = self._child.ended.result()
-        reason = ExitReason(status.code, status.signal, str(status), tuple(self._tail))
-        self._gone.set_result(reason)
+        """The process is gone: take in its last words, then tell who waits, whatever happens."""
+        try:
+            self._connection.drain()
+            for reader in self._output:
+                reader.close()
+            self._connection.close()
+            os.close(self._pipes.lifeline)
+            for task in self._calls:
+                task.cancel()
+            self._batches.clear()
+        finally:
+            status = self._child.ended.result()
+            reason = ExitReason(status.code, status.signal, str(status), tuple(self._tail))
+            self._gone.set_result(reason)
 
 
 class Pipes:
