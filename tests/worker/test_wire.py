@@ -35,15 +35,21 @@ EXAMPLES = [
 
 GOLDEN = {
     m.Predict(7, (REQUEST,)): (
-        "0000000000000041" "03"
+        "0000000000000047" "03"
         "0000000000000007" "0001"
-        "04" "0000000a" "0001" "69642d31" "416363657074002a2f2a"
-        "0004" "0010" "0000000000000002" "626f6479" "6170706c69636174696f6e2f6a736f6e" "7b7d"
+        "04" "0000000a" "00000001" "69642d31" "416363657074002a2f2a"
+        "00000004" "00000010" "0000000000000002" "626f6479"
+        "6170706c69636174696f6e2f6a736f6e" "7b7d"
     ),
     m.Reply(7, 200, "", (RESPONSE,)): (
-        "0000000000000027" "07"
+        "000000000000002b" "07"
         "0000000000000007" "00c8" "00000000" "0001"
-        "04" "00c8" "0000" "00000000" "0000000000000002" "69642d31" "6f6b"
+        "04" "000000c8" "00000000" "00000000" "0000000000000002" "69642d31" "6f6b"
+    ),
+    m.Metric("T", "ms", "gauge", 1.5, (("M", "m"),), "id-1"): (
+        "000000000000002e" "0a"
+        "3ff8000000000000" "0000001e"
+        "5b2254222c226d73222c226761756765222c5b5b224d222c226d225d5d5d" "69642d31"
     ),
     m.Cancel(b"id-1"): "0000000000000004" "05" "69642d31",
     m.Threads(3): "0000000000000002" "06" "0003",
@@ -119,3 +125,27 @@ def test_nonsense_is_a_wire_error_and_nothing_else(kind, payload):
 def test_headers_survive_packing(pairs):
     pairs = [(name, value) for name, value in pairs if name.isprintable() and name]
     assert m.unpack_headers(m.pack_headers(pairs)) == pairs
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (m.Param("body", "text/\udcff", b"x"),),  # a header with a byte that is no UTF-8
+        (m.Param("n" * 70_000, "t" * 70_000, b"x"),),
+        tuple(m.Param(str(i), "", b"") for i in range(70_000)),
+    ],
+    ids=["undecodable type", "long name", "many fields"],
+)
+def test_whatever_a_client_may_send_can_be_framed(row):
+    """A request that could not be framed would end the worker it was meant for."""
+    request = m.Request(b"id-1", b"", row)
+    data = flat(m.Predict(1, (request,)))
+    again = decode(data[HEADER_SIZE - 1], data[HEADER_SIZE:])
+    assert again.requests == (request,)
+
+
+def test_any_status_a_handler_sets_can_be_framed():
+    for status in (-1, 0, 70_000):
+        reply = m.Reply(7, 200, "", (RESPONSE._replace(status=status),))
+        data = flat(reply)
+        assert decode(data[HEADER_SIZE - 1], data[HEADER_SIZE:]) == reply

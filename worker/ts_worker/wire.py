@@ -1,14 +1,15 @@
 """Messages as bytes: the framing between the server and a worker.
 
 A frame is an 8-byte payload length, a 1-byte kind and the payload; integers are big-endian.
-What is sent once per worker (Load, Loaded, Log, Metric) is JSON; what is sent per batch is packed
-by hand, so that a batch costs a few `struct` calls and no copy of a large body. Never a pickle.
+What is sent once per worker (Load, Loaded, Log) is JSON; what is sent per batch is packed by hand,
+so that a batch costs a few `struct` calls and no copy of a large body. Never a pickle.
 Used by `backend` and `runtime`; standard library only, Python 3.9 syntax.
 """
 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Callable, Dict, List, Tuple
@@ -35,14 +36,15 @@ from ts_worker.messages import (
 
 _FRAME = Struct("!QB")  # payload length, kind
 _PREDICT = Struct("!QH")  # batch id, number of requests
-_REQUEST = Struct("!BIH")  # lengths of id and headers, number of params
-_PARAM = Struct("!HHQ")  # lengths of name, content type and value
+_REQUEST = Struct("!BII")  # lengths of id and headers, number of params
+_PARAM = Struct("!IIQ")  # lengths of name, content type and value
 _REPLY = Struct("!QHIH")  # batch id, code, length of message, number of responses
-_RESPONSE = Struct("!BHHIQ")  # length of id, status, lengths of reason, headers and body
+_RESPONSE = Struct("!BiIIQ")  # length of id, status, lengths of reason, headers and body
 _CHUNK = Struct("!B?")  # length of id, last
 _CALL = Struct("!QHH")  # call id, lengths of model name and version
 _CALL_REPLY = Struct("!QHI?")  # call id, code, length of message, whether a response follows
 _THREADS = Struct("!H")
+_METRIC = Struct("!dI")  # value, length of the series; the request ids follow it
 
 HEADER_SIZE = _FRAME.size
 _SMALL = 16384  # joining pieces up to this size costs less than another iovec entry
@@ -59,15 +61,15 @@ def _request_pieces(request: Request, out: Pieces) -> None:
     out.append(request.id)
     out.append(request.headers)
     for name, content_type, value in request.params:
-        encoded_name = name.encode()
-        encoded_type = content_type.encode()
+        encoded_name = name.encode("utf-8", "surrogateescape")
+        encoded_type = content_type.encode("utf-8", "surrogateescape")
         out.append(_PARAM.pack(len(encoded_name), len(encoded_type), len(value)))
         out += (encoded_name, encoded_type, value)
 
 
 def _response_pieces(response: Response, out: Pieces) -> None:
     request_id, status, reason, headers, body = response
-    encoded = reason.encode()
+    encoded = reason.encode("utf-8", "surrogateescape")
     out.append(_RESPONSE.pack(len(request_id), status, len(encoded), len(headers), len(body)))
     out += (request_id, encoded, headers, body)
 
@@ -120,6 +122,24 @@ def _encode_json(message: Tuple[Any, ...], out: Pieces) -> None:
     out.append(json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode())
 
 
+def _encode_metric(message: Metric, out: Pieces) -> None:
+    name, unit, kind, value, dimensions, request_ids = message
+    series = _pack_series(name, unit, kind, dimensions)
+    out += (_METRIC.pack(value, len(series)), series, request_ids.encode("utf-8", "replace"))
+
+
+# A handler observes the same few series for each batch: both sides keep what they look like.
+@lru_cache(maxsize=1024)
+def _pack_series(name: str, unit: str, kind: str, dimensions: Tuple[Tuple[str, str], ...]) -> bytes:
+    return json.dumps((name, unit, kind, dimensions), separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1024)
+def _unpack_series(packed: bytes) -> Tuple[str, str, str, Tuple[Tuple[str, str], ...]]:
+    name, unit, kind, dimensions = json.loads(packed)
+    return name, unit, kind, tuple((key, value) for key, value in dimensions)
+
+
 def _read_request(data: Any, at: int) -> Tuple[Request, int]:
     id_size, headers_size, count = _REQUEST.unpack_from(data, at)
     at += _REQUEST.size
@@ -131,9 +151,9 @@ def _read_request(data: Any, at: int) -> Tuple[Request, int]:
     for _ in range(count):
         name_size, type_size, value_size = _PARAM.unpack_from(data, at)
         at += _PARAM.size
-        name = str(data[at : at + name_size], "utf-8")
+        name = str(data[at : at + name_size], "utf-8", "surrogateescape")
         at += name_size
-        content_type = str(data[at : at + type_size], "utf-8")
+        content_type = str(data[at : at + type_size], "utf-8", "surrogateescape")
         at += type_size
         params.append(Param(name, content_type, data[at : at + value_size]))
         at += value_size
@@ -145,7 +165,7 @@ def _read_response(data: Any, at: int) -> Tuple[Response, int]:
     at += _RESPONSE.size
     request_id = bytes(data[at : at + id_size])
     at += id_size
-    reason = str(data[at : at + reason_size], "utf-8")
+    reason = str(data[at : at + reason_size], "utf-8", "surrogateescape")
     at += reason_size
     headers = bytes(data[at : at + headers_size])
     at += headers_size
@@ -207,8 +227,10 @@ def _decode_load(data: Any) -> Load:
 
 
 def _decode_metric(data: Any) -> Metric:
-    name, unit, kind, value, dimensions, request_ids = json.loads(bytes(data))
-    return Metric(name, unit, kind, value, tuple((k, v) for k, v in dimensions), request_ids)
+    value, size = _METRIC.unpack_from(data)
+    end = _METRIC.size + size
+    name, unit, kind, dimensions = _unpack_series(bytes(data[_METRIC.size : end]))
+    return Metric(name, unit, kind, value, dimensions, str(data[end:], "utf-8"))
 
 
 _ENCODERS: Dict[type, Tuple[int, Callable[[Any, Pieces], None]]] = {
@@ -221,7 +243,7 @@ _ENCODERS: Dict[type, Tuple[int, Callable[[Any, Pieces], None]]] = {
     Reply: (7, _encode_reply),
     ReplyChunk: (8, _encode_reply_chunk),
     Log: (9, _encode_json),
-    Metric: (10, _encode_json),
+    Metric: (10, _encode_metric),
     Call: (11, _encode_call),
     CallReply: (12, _encode_call_reply),
 }

@@ -31,7 +31,7 @@ class FrameHandler(logging.Handler):
                 return
             name, unit, kind, value, dimensions, request_ids = metric
             message = Metric(
-                name, unit, kind, float(value), tuple(map(tuple, dimensions)), request_ids
+                name, unit, kind, float(value), tuple(map(tuple, dimensions)), str(request_ids)
             )
             if self.batching:
                 self._channel.send_later(message)
