@@ -64,7 +64,7 @@ def _compress(aside: Path, live: Path) -> None:
     """Replace the file by its .gz; on failure the plain file stays, nothing is lost."""
     partial = aside.with_name(f".{aside.name}.gz.part")
     try:
-        with aside.open("rb") as source, gzip.open(partial, "wb", compresslevel=6) as target:
+        with aside.open("rb") as source, gzip.open(partial, "wb", compresslevel=3) as target:
             shutil.copyfileobj(source, target, 1 << 20)
         modified = aside.stat()
         os.utime(partial, ns=(modified.st_atime_ns, modified.st_mtime_ns))

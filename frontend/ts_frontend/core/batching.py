@@ -162,6 +162,8 @@ class JobQueue:
         waiting = self._waiting
         if self._turn.locked() or len(waiting) < self.batch_size or not self._policy.ahead:
             return []
+        if self.batch_size == 1:
+            return [waiting.popleft()]
         if any(waiting[at].describe for at in range(self.batch_size)):
             return []
         return [waiting.popleft() for _ in range(self.batch_size)]

@@ -84,7 +84,7 @@ class Pump:
                 if not self._flights:
                     self._send(await self._queue.take())
                 self._send_ahead()
-                if self._flights:
+                while self._flights:
                     await self._landing()
         except Exception:
             logger.exception("Worker %s: dispatch failed, the worker is replaced", self._worker.id)
@@ -146,12 +146,12 @@ class Pump:
         flight.sent = time.monotonic()
 
     def _send_ahead(self) -> None:
-        room = min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace))
+        room = max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace)))
         while len(self._flights) < room and (jobs := self._queue.take_ahead()):
             self._send(jobs)
 
     async def _landing(self) -> None:
-        """Wait until a batch is answered, or the worker is given up."""
+        """Wait until the worker has nothing left to do, or is given up."""
         if self._landed is None or self._landed.done():
             self._landed = self._loop.create_future()
         await asyncio.shield(self._landed)
@@ -188,7 +188,11 @@ class Pump:
         self._begun = now
         # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
         self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
-        self._land()
+        # Here and not in `run`: waking a task for each batch costs as much as sending it.
+        if not self._closing and not self.timed_out:
+            self._send_ahead()
+        if not self._flights:
+            self._land()
 
     def _postpone(self) -> None:
         self._deadline = self._loop.time() + self._timeout

@@ -23,7 +23,17 @@ class MetricLog(Protocol):
 class Series:
     """One metric with its label values fixed: updates it and writes its log line."""
 
-    __slots__ = ("_child", "_clock", "_end", "_prefix", "_suffix", "_until", "_write")
+    __slots__ = (
+        "_child",
+        "_clock",
+        "_end",
+        "_line",
+        "_prefix",
+        "_suffix",
+        "_until",
+        "_value",
+        "_write",
+    )
 
     def __init__(
         self,
@@ -41,9 +51,12 @@ class Series:
         dimensions = ",".join(f"{name}:{value}" for name, value in pairs)
         self._prefix = f"{spec.name}.{spec.unit}:"
         self._suffix = f"|#{dimensions}|#hostname:{values[-1]}"
-        # The line's end carries the time in whole seconds; it is made anew once a second.
+        # The line's end carries the time in whole seconds; it is made anew once a second. Counts
+        # and times in whole milliseconds repeat themselves: so does their line, until then.
         self._end = ""
         self._until = 0.0
+        self._value = -1.0
+        self._line = ""
 
     def update(self, value: float, request_ids: str = "") -> None:
         """Record one observation; a counter's log line carries the increment."""
@@ -56,5 +69,12 @@ class Series:
             second = int(now)
             self._until = second + 1.0
             self._end = f",timestamp:{second}"
-        ids = f",requestID:{request_ids}" if request_ids else ""
-        self._write(f"{self._prefix}{java_double(value)}{self._suffix}{ids}{self._end}")
+            self._line = ""
+        if request_ids:
+            text = java_double(value)
+            self._write(f"{self._prefix}{text}{self._suffix},requestID:{request_ids}{self._end}")
+            return
+        if value != self._value or not self._line:
+            self._value = value
+            self._line = f"{self._prefix}{java_double(value)}{self._suffix}{self._end}"
+        self._write(self._line)

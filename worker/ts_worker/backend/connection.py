@@ -1,7 +1,7 @@
 """The server's end of a worker's connection and of its output pipes, on the event loop.
 
-Raw non-blocking descriptors instead of asyncio transports: a batch leaves in the same turn of the
-loop it was formed in, in one system call.
+Raw non-blocking descriptors instead of asyncio transports: all batches that one turn of the loop
+has formed for a worker leave at its end, in one system call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
-from ts_worker.messages import Message
+from ts_worker.messages import Buffer, Message
 from ts_worker.wire import FrameReader, WireError, encode
 
 _MAX_IOV = 512
@@ -44,36 +45,30 @@ class Connection:
         self._reader = FrameReader()
         self._on_message = on_message
         self._on_broken = on_broken
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: deque[Buffer] = deque()
         self._reading = True
         loop.add_reader(self._fd, self._readable)
 
     def send(self, message: Message) -> None:
-        """Write a message now, or as soon as the worker takes it. Lost if the worker is gone."""
+        """Write a message at the end of this turn of the loop, or as soon as the worker takes it.
+
+        Messages of one turn leave together. Lost if the worker is gone.
+        """
         if self._fd < 0:
             return
-        pieces = encode(message)
         if not self._unsent:
-            try:
-                sent = self._sock.sendmsg(pieces[:_MAX_IOV])
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                return  # the reading side reports the end
-            if len(pieces) == 1 and sent == len(pieces[0]):
-                return
-        else:
-            sent = 0
-        for piece in pieces:
-            size = len(piece)
-            if sent < size:
-                self._unsent.append(memoryview(piece)[sent:])
-            sent = max(0, sent - size)
-        if self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent += encode(message)
+
+    def _flush(self) -> None:
+        """Write what this turn has sent; the loop tells when there is room for what is left."""
+        if self._fd >= 0 and self._unsent and not self._write():
             self._loop.add_writer(self._fd, self._writable)
 
     def hang_up(self) -> None:
         """Tell the worker that nothing more will come; it may still answer."""
+        if self._unsent:
+            self._flush()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -123,19 +118,24 @@ class Connection:
                 return
 
     def _writable(self) -> None:
+        if self._write():
+            self._loop.remove_writer(self._fd)
+
+    def _write(self) -> bool:
+        """Write until nothing is left, which is True, or the worker takes no more for now."""
+        unsent = self._unsent
         try:
-            while self._unsent:
-                views = [self._unsent[i] for i in range(min(len(self._unsent), _MAX_IOV))]
-                sent = self._sock.sendmsg(views)
-                while self._unsent and sent >= len(self._unsent[0]):
-                    sent -= len(self._unsent.popleft())
+            while unsent:
+                sent = self._sock.sendmsg(list(islice(unsent, _MAX_IOV)))
+                while unsent and sent >= len(unsent[0]):
+                    sent -= len(unsent.popleft())
                 if sent:
-                    self._unsent[0] = self._unsent[0][sent:]
+                    unsent[0] = memoryview(unsent[0])[sent:]
         except BlockingIOError:
-            return
+            return False
         except OSError:
-            self._unsent.clear()
-        self._loop.remove_writer(self._fd)
+            unsent.clear()  # the reading side reports the end
+        return True
 
 
 class LineReader:
