@@ -1,5 +1,6 @@
-"""Makes an output appear whole or not at all: a temporary sibling, renamed at the end.
+"""Makes an output appear whole or not at all: written under a temporary name, renamed at the end.
 
+A folder that is there already keeps what it holds: the new files move into it one by one.
 `packing` is the only caller. Whatever ends the block early, Ctrl-C included, leaves nothing behind.
 """
 
@@ -12,17 +13,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ts_archiver.errors import AlreadyExists, WriteFailed, reason
-
-_MANIFEST = Path("MAR-INF") / "MANIFEST.json"
+from ts_archiver.entries import safe_name
+from ts_archiver.errors import AlreadyExists, ReadError, WriteFailed, reason
+from ts_archiver.manifest import parse
+from ts_archiver.sources import MANIFEST_NAME
 
 
 def check_target(target: Path, *, force: bool, folder: bool) -> None:
     """Refuse an output that is in the way.
 
     Raises:
-        AlreadyExists: ``target`` exists and may not be replaced. A folder is replaced only by a
-            folder, and only if it holds a manifest: it might be the user's sources.
+        AlreadyExists: ``target`` exists, and not ``force``, or it is a folder where a file is to
+            be or the other way round.
         WriteFailed: the export path is a file.
     """
     # os.path answers False where pathlib raises (no permission to look): writing will tell.
@@ -35,11 +37,6 @@ def check_target(target: Path, *, force: bool, folder: bool) -> None:
     if os.path.isdir(target) != folder:
         kind = "a file" if folder else "a folder"
         raise AlreadyExists(f"{target} is {kind}. Remove it, or choose another --export-path.")
-    if folder and not os.path.isfile(target / _MANIFEST):
-        raise AlreadyExists(
-            f"{target} is a folder without {_MANIFEST}, so --force leaves it alone. Remove it, or "
-            "choose another --export-path."
-        )
 
 
 @contextlib.contextmanager
@@ -53,13 +50,20 @@ def staged(
         AlreadyExists: see `check_target`; checked before the block and after it.
     """
     check_target(target, force=force, folder=folder)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    # Renaming onto a link would replace the link and leave what it leads to as it was.
+    place = Path(os.path.realpath(target)) if target.is_symlink() else target
+    # Inside a folder that is there already: it may be a file system of its own.
+    parent = place if folder and place.is_dir() else place.parent
+    temporary = parent / f".{place.name}.{secrets.token_hex(6)}.tmp"
     created: list[Path] = []
     try:
-        _make_folder(target.parent, created, warn)
+        _make_folder(parent, created, warn)
         yield temporary
         check_target(target, force=force, folder=folder)
-        _publish(temporary, target)
+        if place.is_dir():
+            _merge(temporary, place)
+        else:
+            temporary.replace(place)
     except BaseException as error:
         _remove(temporary)
         for made in reversed(created):
@@ -79,19 +83,56 @@ def _make_folder(folder: Path, created: list[Path], warn: Callable[[str], None])
         created.append(path)
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    if not target.is_dir() or not temporary.is_dir():
-        temporary.replace(target)
-        return
-    # No call replaces a full folder in one step on every system: move the old one away first.
-    old = temporary.with_suffix(".old")
-    target.rename(old)
+def _merge(new: Path, target: Path) -> None:
+    """Move the files of ``new`` into ``target``, and remove those of the archive it held before.
+
+    The manifest goes last: until then the folder passes for the old archive, and packing again
+    finishes what was interrupted.
+    """
+    names = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
+    stale = _listed(target) - set(names)
+    names.sort(key=lambda name: (name == MANIFEST_NAME, name))
+    for name in names:
+        _check_place(target, name)
+    for name in names:
+        if name == MANIFEST_NAME:
+            _remove_listed(target, stale)
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (new / name).replace(place)
+    _remove(new)
+
+
+def _listed(target: Path) -> set[str]:
+    """The files that the manifest in ``target`` lists: an archiver put them there."""
     try:
-        temporary.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        files = parse((target / MANIFEST_NAME).read_bytes(), str(target)).get("files")
+    except (OSError, ReadError):
+        return set()
+    return set(files) if isinstance(files, dict) else set()
+
+
+def _check_place(target: Path, name: str) -> None:
+    """Refuse before the first file moves what would fail half way."""
+    place = target / name
+    if place.is_dir() and not place.is_symlink():
+        raise AlreadyExists(f"{place} is a folder and would become a file. Remove it.")
+    above = place.parent
+    while above != target:
+        if os.path.lexists(above) and not above.is_dir():
+            raise AlreadyExists(f"{above} is a file and would become a folder. Remove it.")
+        above = above.parent
+
+
+def _remove_listed(target: Path, stale: set[str]) -> None:
+    root = os.path.realpath(target)
+    for name in stale:
+        with contextlib.suppress(OSError, ReadError):
+            path = target / safe_name(name, str(target))
+            # A link inside the folder may lead to files that are no part of the archive.
+            inside = os.path.join(root, path.relative_to(target).parent)
+            if os.path.realpath(path.parent) == os.path.normpath(inside):
+                path.unlink()
 
 
 def _remove(path: Path) -> None:

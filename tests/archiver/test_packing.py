@@ -226,15 +226,59 @@ def test_no_archive_is_a_folder(model: Path) -> None:
     ]
 
 
-def test_forced_no_archive_replaces_an_archive_but_not_sources(model: Path) -> None:
+def test_forced_no_archive_merges_and_removes_only_what_it_had_written(model: Path) -> None:
     pack("m", "h.py", "1", extra_files="extra", archive_format="no-archive")
+    Path("m", "notes.txt").write_text("the user's")
+    Path("m", "sub", "mine.txt").write_text("the user's")
     pack("m", "h.py", "2", archive_format="no-archive", force=True)
-    assert not Path("m", "labels.json").exists()
+    assert sorted(p.relative_to("m").as_posix() for p in Path("m").rglob("*") if p.is_file()) == [
+        MANIFEST,
+        "h.py",
+        "notes.txt",
+        "sub/mine.txt",
+    ]
     assert ts_archiver.read_manifest("m")["model"]["modelVersion"] == "2"
-    with pytest.raises(AlreadyExists, match="leaves it alone"):
-        pack("extra", "h.py", "1", archive_format="no-archive", force=True)
+    assert not list(model.rglob(".*.tmp")) + list(model.rglob(".*.old"))
+
+
+def test_forced_no_archive_takes_a_folder_without_a_manifest(model: Path) -> None:
+    pack("extra", "h.py", "1", archive_format="no-archive", force=True)
     assert Path("extra", "labels.json").exists()
-    assert not list(model.glob(".*.tmp")) + list(model.glob(".*.old"))
+    assert Path("extra", "h.py").exists()
+    assert ts_archiver.read_manifest("extra")["model"]["handler"] == "h.py"
+
+
+def test_forced_no_archive_never_removes_through_links_or_outside(model: Path) -> None:
+    Path("m/MAR-INF").mkdir(parents=True)
+    Path("m/link").symlink_to(model / "extra")
+    names = ["link/labels.json", "../w.pt", str(model / "m.py"), "\0", "gone.txt", "sub"]
+    Path("m/sub").mkdir()
+    Path("m", MANIFEST).write_text(json.dumps({"files": {name: {} for name in names}}))
+    pack("m", "h.py", "1", archive_format="no-archive", force=True)
+    assert all(Path(name).exists() for name in ("extra/labels.json", "w.pt", "m.py", "m/sub"))
+
+
+def test_forced_no_archive_refuses_a_folder_in_a_files_place_before_it_moves(model: Path) -> None:
+    Path("m/labels.json").mkdir(parents=True)
+    with pytest.raises(AlreadyExists, match=r"m/labels\.json is a folder and would become a file"):
+        pack("m", "h.py", "1", extra_files="extra", archive_format="no-archive", force=True)
+    assert [path.name for path in Path("m").iterdir()] == ["labels.json"]
+    Path("m/labels.json").rmdir()
+    Path("m/sub").write_text("a file")
+    with pytest.raises(AlreadyExists, match="m/sub is a file and would become a folder"):
+        pack("m", "h.py", "1", extra_files="extra", archive_format="no-archive", force=True)
+    assert [path.name for path in Path("m").iterdir()] == ["sub"]
+
+
+@pytest.mark.parametrize("archive_format", ["default", "no-archive"])
+def test_a_linked_target_stays_a_link(model: Path, archive_format: str) -> None:
+    name = "m" if archive_format == "no-archive" else "m.mar"
+    real = pack("m", "h.py", "1", export_path="store", archive_format=archive_format)
+    Path(name).symlink_to(real)
+    pack("m", "h.py", "2", archive_format=archive_format, force=True)
+    assert Path(name).is_symlink()
+    assert ts_archiver.read_manifest(real)["model"]["modelVersion"] == "2"
+    assert not list(model.rglob(".m*"))
 
 
 @pytest.mark.parametrize("archive_format", ["default", "zip-store", "tgz"])
