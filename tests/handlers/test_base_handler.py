@@ -122,6 +122,22 @@ def test_headers_ask_for_an_explanation_or_a_description(load, infer, model_dir)
     assert answers(infer(service, {"body": 1}, headers=[{"explain": "False"}])) == [20]
 
 
+def test_an_explanation_of_a_row_that_is_no_dict_has_no_inputs(load, infer, model_dir):
+    source = FLOW.replace('[row["body"] for row in data]', "data")
+    service = load(model_dir({"h.py": source}), "h", envelope="body")
+    explained = infer(service, {"body": [7]}, headers=[{"explain": "True"}])
+    assert answers(explained) == [{"data": [[7]], "inputs": None, "target": 0}]
+
+
+def test_the_profilers_names_are_the_base_handlers_too():
+    from torch import profiler
+
+    from ts.torch_handler import base_handler
+
+    for name in ("profile", "record_function", "ProfilerActivity"):
+        assert getattr(base_handler, name) is getattr(profiler, name)
+
+
 def test_the_profiler_writes_a_trace(load, infer, model_dir, monkeypatch, tmp_path, caplog):
     caplog.set_level("INFO", "ts")
     monkeypatch.setenv("ENABLE_TORCH_PROFILER", "1")

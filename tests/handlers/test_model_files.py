@@ -150,6 +150,96 @@ def test_weights_in_the_old_format_load(model_dir):
     assert loaded_model(folder, folder / "w.pth")(torch.ones(1, 3)).tolist() == [[3.0, 1.0]]
 
 
+def weights_of(folder, source, state) -> torch.nn.Module:
+    (folder / "model.py").write_text("import torch\n" + source)
+    torch.save(state, folder / "w.pth")
+    return loaded_model(folder, folder / "w.pth")
+
+
+def test_a_models_own_load_state_dict_is_called_as_torchserve_calls_it(model_dir):
+    source = """
+class Own(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+    def load_state_dict(self, checkpoint):
+        super().load_state_dict(checkpoint["state_dict"])
+"""
+    state = Tiny().linear.state_dict()
+    model = weights_of(eager(model_dir), source, {"epoch": 3, "state_dict": state})
+    assert torch.equal(model.weight, state["weight"])
+
+
+def test_a_submodules_own_way_of_loading_is_kept(model_dir):
+    source = """
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        class Doubling(torch.nn.Linear):
+            def _load_from_state_dict(self, state, prefix, *rest):
+                state[prefix + "weight"] = state[prefix + "weight"] * 2
+                super()._load_from_state_dict(state, prefix, *rest)
+        self.linear = Doubling(3, 2)
+"""
+    model = weights_of(eager(model_dir), source, Tiny().state_dict())
+    assert torch.equal(model.linear.weight, Tiny().linear.weight * 2)
+
+
+def test_hooks_of_loading_are_run(model_dir):
+    source = """
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.register_load_state_dict_post_hook(clear)
+def clear(module, keys):
+    module.linear.bias.data.zero_()
+"""
+    model = weights_of(eager(model_dir), source, Tiny().state_dict())
+    assert model.linear.bias.tolist() == [0, 0]
+
+
+def test_parameters_that_a_model_also_keeps_elsewhere_are_filled(model_dir):
+    source = """
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.kept = [self.linear.weight, self.norm.running_mean]
+"""
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(7)
+    linear = Tiny().state_dict()
+    state = {**linear, **{f"norm.{name}": value for name, value in norm.state_dict().items()}}
+    folder = eager(model_dir)
+    model = weights_of(folder, source, state)
+    assert str(folder / "w.pth") in mapped_files()
+    assert torch.equal(model.kept[0], linear["linear.weight"])
+    assert model.kept[1].tolist() == [7, 7]
+    assert model.linear.weight.requires_grad
+
+
+def test_a_wrapper_that_is_no_module_loads_and_need_not_return_itself(load, model_dir, infer):
+    source = """
+import torch
+class Wrapper:
+    def __init__(self):
+        self.net = torch.nn.Linear(3, 2)
+    def load_state_dict(self, state):
+        self.net.load_state_dict(state)
+    def to(self, device):
+        self.net.to(device)
+    def eval(self):
+        self.net.eval()
+    def __call__(self, x):
+        return self.net(x)
+"""
+    folder = eager(model_dir)
+    (folder / "model.py").write_text(source)
+    torch.save(Tiny().linear.state_dict(), folder / "w.pth")
+    assert run(load, infer, folder) == FOUR
+
+
 class Pickled:
     """An object that torch.load(weights_only=True) refuses."""
 

@@ -14,11 +14,20 @@ from abc import ABC
 from typing import Any, List, Optional, Tuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from ts.context import Context
 from ts.handler_utils.timer import timed
 from ts.torch_handler import compilation, devices, model_formats, profiling
 from ts.utils.util import load_label_mapping
+
+__all__ = [
+    "BaseHandler",
+    "ProfilerActivity",
+    "profile",
+    "record_function",
+    "setup_ort_session",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +140,10 @@ class BaseHandler(ABC):  # noqa: B024 - TorchServe's base; usable as it stands
         The first row's ``target`` names the class to explain, 0 by default.
         """
         row = raw_data[0]
-        inputs = row.get("data") or row.get("body")
-        target = row.get("target") or 0
+        inputs, target = None, 0
+        if isinstance(row, dict):  # an envelope hands over the input itself
+            inputs = row.get("data") or row.get("body")
+            target = row.get("target") or 0
         return self.get_insights(data_preprocess, inputs, target)  # type: ignore[attr-defined]
 
     def describe_handle(self) -> Any:
@@ -146,9 +157,14 @@ class BaseHandler(ABC):  # noqa: B024 - TorchServe's base; usable as it stands
         path = self.model_pt_path or ""
         if model_file:
             model = self._load_pickled_model(model_dir, model_file, self.model_pt_path)
-            return model.to(self.device).eval()
+            # Wrappers around a module need not return themselves from either.
+            model.to(self.device)
+            model.eval()
+            return model
         if path.endswith(".pt"):
-            return self._load_torchscript_model(path).eval()
+            model = self._load_torchscript_model(path)
+            model.eval()
+            return model
         if path.endswith(".pt2"):
             return model_formats.load_exported(path, self.device)
         if path.endswith(".onnx"):

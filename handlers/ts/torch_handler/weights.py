@@ -6,15 +6,16 @@ import inspect
 import os
 import pickle
 import zipfile
-from typing import Any, Dict
+from typing import Any, Dict, NoReturn
 
 import torch
 
 
-def load_into(model: torch.nn.Module, path: str, map_location: Any, shareable: bool) -> None:
+def load_into(model: Any, path: str, map_location: Any, shareable: bool) -> None:
     """Fill ``model`` from a file written by `torch.save(model.state_dict(), path)`.
 
     Args:
+        model: a module, or anything with a `load_state_dict` of its own.
         map_location: device to read to.
         shareable: nobody rewrites the file in place, so its pages may be mapped instead of
             copied; all workers of a model then share one copy of its weights.
@@ -25,22 +26,28 @@ def load_into(model: torch.nn.Module, path: str, map_location: Any, shareable: b
     """
     mapped = shareable and _can_map(path) and str(map_location) == "cpu"
     state = read(path, map_location, mapped)
+    if mapped and _fits(model, state):
+        _share(model, state)
+        return
+    try:
+        model.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        _explain(error, path, state)
+
+
+def _explain(error: Exception, path: str, state: Any) -> NoReturn:
+    """Say what is wrong with the file, where that is plain; else the error stays as it is."""
     if not isinstance(state, dict):
         raise ValueError(
             f"{path} holds a {type(state).__name__}, not weights. "
             "Save the weights alone: torch.save(model.state_dict(), path)"
-        )
-    nested = state.get("state_dict")
-    if isinstance(nested, dict) and "state_dict" not in model.state_dict():
+        ) from error
+    if isinstance(state.get("state_dict"), dict):
         raise ValueError(
             f"{path} is a training checkpoint, its weights are under the key 'state_dict'. "
             "Save them alone: torch.save(checkpoint['state_dict'], path)"
-        )
-    if mapped and _same_types(model, state):
-        # Assigning keeps the mapped pages; copying would make them private again.
-        model.load_state_dict(state, assign=True)
-    else:
-        model.load_state_dict(state)
+        ) from error
+    raise error
 
 
 def read(path: str, map_location: Any, mapped: bool = False) -> Any:
@@ -73,17 +80,55 @@ def _can_map(path: str) -> bool:
     """Whether this torch maps files (2.1 on) and the file is in the zip format that it maps."""
     return (
         "mmap" in inspect.signature(torch.load).parameters
-        and "assign" in inspect.signature(torch.nn.Module.load_state_dict).parameters
         and not os.path.islink(path)
         and zipfile.is_zipfile(path)
     )
 
 
-def _same_types(model: torch.nn.Module, state: Dict[str, Any]) -> bool:
-    """Assigning takes the file's types; copying converts them to the model's, as users expect."""
-    own = model.state_dict()
-    return all(
-        isinstance(value, torch.Tensor) and value.dtype == own[name].dtype
-        for name, value in state.items()
-        if name in own
+# Methods and hooks by which a module takes part in loading; ours would pass them by.
+_LOADING = ("load_state_dict", "_load_from_state_dict", "state_dict", "_save_to_state_dict")
+_HOOKS = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks")
+
+
+def _fits(model: Any, state: Any) -> bool:
+    """Whether loading means nothing but copying each tensor to its equal in the model."""
+    if not isinstance(model, torch.nn.Module) or not isinstance(state, dict):
+        return False
+    if not all(_loads_plainly(module) for module in model.modules()):
+        return False
+    own = model.state_dict(keep_vars=True)
+    return own.keys() == state.keys() and all(
+        _alike(tensor, state[name]) for name, tensor in own.items()
     )
+
+
+def _loads_plainly(module: torch.nn.Module) -> bool:
+    if any(getattr(module, name, None) for name in _HOOKS):
+        return False
+    for name in _LOADING:
+        method = getattr(type(module), name)
+        # torch's own layers override some of them for files of older versions only.
+        if name in vars(module) or not method.__module__.startswith("torch.nn.modules."):
+            return False
+    return True
+
+
+def _alike(own: Any, new: Any) -> bool:
+    """Copying would convert another type, and refuse another shape."""
+    return (
+        type(own) in (torch.Tensor, torch.nn.Parameter)
+        and isinstance(new, torch.Tensor)
+        and own.device == new.device
+        and own.dtype == new.dtype
+        and own.layout == new.layout
+        and own.shape == new.shape
+    )
+
+
+def _share(model: torch.nn.Module, state: Dict[str, Any]) -> None:
+    """Point the model's tensors to the mapped pages; copying would make them private again.
+
+    The parameters stay the same objects: models keep them in lists of their own, too.
+    """
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = state[name].detach()
