@@ -33,7 +33,7 @@ _INSPECT_HINT = "To look into an archive and check its hashes: archiver inspect 
 
 def archiver() -> None:
     """Entry point of `archiver`; the first word chooses between packaging and looking."""
-    _unwind_on_sigterm()
+    _unwind_on_signals()
     args = sys.argv[1:]
     if args[:1] == ["inspect"]:
         inspect_command.main(args[1:], prog_name="archiver inspect")
@@ -43,7 +43,7 @@ def archiver() -> None:
 
 def torch_model_archiver() -> None:
     """Entry point of `torch-model-archiver`: of two inputs for one name, the later one wins."""
-    _unwind_on_sigterm()
+    _unwind_on_signals()
     torch_model_archiver_command.main(sys.argv[1:], prog_name="torch-model-archiver")
 
 
@@ -196,10 +196,14 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _unwind_on_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does, so that the temporary file goes."""
+def _unwind_on_signals() -> None:
+    """Let SIGTERM and a closed terminal end the command as Ctrl-C does: its temporary file goes."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
+    # Under nohup the terminal may close; Windows has no such signal.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        signal.signal(hangup, end)

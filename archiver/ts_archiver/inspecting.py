@@ -71,19 +71,20 @@ def inspect(archive: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> Inspection
         ReadError: it can't be read to its end; a checksum inside it does not fit.
     """
     path = Path(archive)
-    found = manifest.absent()
+    text = None
     seen: dict[str, FileReport] = {}
     try:
         with open_archive(path, limits) as entries:
             for entry in entries:
                 if entry.name == MANIFEST_NAME:
-                    found = manifest.parse(manifest_text(entry, str(path)), str(path))
+                    text = manifest_text(entry, str(path))  # of several the last one counts
                 elif not entry.is_folder:
                     _add(
                         seen, FileReport(entry.name, entry.size, entry.storage, _hash(entry)), path
                     )
     except OSError as error:
         raise ReadError(f"can't read {path}: {reason(error)}.") from error
+    found = manifest.absent() if text is None else manifest.parse(text, str(path))
     listed = listed_hashes(found)
     files = tuple(replace(seen[name], listed_sha256=listed.get(name)) for name in sorted(seen))
     return Inspection(found, files, tuple(sorted(listed.keys() - seen.keys())))

@@ -6,6 +6,7 @@ different files never share a name unnoticed.
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import glob
 import os
@@ -24,12 +25,16 @@ MANIFEST_NAME = "MAR-INF/MANIFEST.json"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file to package: its name in the archive, where it is, bytes, seconds since 1970."""
+    """One file to package: its name in the archive, where it is, bytes, seconds since 1970.
+
+    ``executable`` has the bits of its mode that let it be run.
+    """
 
     name: str
     path: Path
     size: int
     modified: float
+    executable: int = 0
 
 
 def collect(recipe: Recipe, warn: Warn) -> list[Member]:
@@ -89,13 +94,13 @@ def _extra(element: str, keep_tree: bool, warn: Warn) -> Iterator[tuple[str, Pat
         path = Path(match)
         if os.path.isdir(path):
             root = PurePosixPath(path.resolve().name if keep_tree else "")
-            yield from _walk(path, root, (path.resolve(),))
+            yield from _walk(path, root, (path.resolve(),), warn)
         else:
             yield path.name, path
 
 
 def _walk(
-    folder: Path, prefix: PurePosixPath, above: tuple[Path, ...]
+    folder: Path, prefix: PurePosixPath, above: tuple[Path, ...], warn: Warn
 ) -> Iterator[tuple[str, Path]]:
     """The files below ``folder``. Links are followed, as TorchServe's tool does; ``above`` holds
     the folders on the way down, so that a link to one of them ends."""
@@ -105,12 +110,28 @@ def _walk(
         raise MissingInput(f"can't read the folder {folder}: {reason(error)}.") from error
     for entry in entries:
         if not os.path.isdir(entry):
-            yield str(prefix / entry.name), entry
+            # Nobody asked for this one by name: a stray link need not cost the whole archive.
+            if cause := _oddity(entry):
+                warn(f"{entry} is left out: it {cause}.")
+            else:
+                yield str(prefix / entry.name), entry
         elif not _skipped(entry.name):
             real = entry.resolve()
             if real in above:
                 raise MissingInput(f"{entry} links to a folder above it. Remove the link.")
-            yield from _walk(entry, prefix / entry.name, (*above, real))
+            yield from _walk(entry, prefix / entry.name, (*above, real), warn)
+
+
+def _oddity(path: Path) -> str | None:
+    """Why ``path`` can't be packaged, whoever may try."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "links to a missing file"
+    except OSError as error:
+        # Other errors may be mended, so `_member` refuses the file.
+        return "links to itself" if error.errno == errno.ELOOP else None
+    return None if stat.S_ISREG(mode) else "is no plain file"
 
 
 def _skipped(folder: str) -> bool:
@@ -133,7 +154,7 @@ def _member(name: str, path: Path) -> Member:
         raise MissingInput(f"{path} is {kind}. Give a plain file.")
     if not os.access(path, os.R_OK):
         raise MissingInput(f"no permission to read {path}.")
-    return Member(name, path, found.st_size, found.st_mtime)
+    return Member(name, path, found.st_size, found.st_mtime, found.st_mode & 0o111)
 
 
 def _choose(chosen: dict[str, Member], new: Member, last_wins: bool, warn: Warn) -> None:

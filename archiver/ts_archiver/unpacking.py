@@ -78,11 +78,13 @@ def read_manifest(archive: StrPath, *, limits: Limits = _DEFAULT_LIMITS) -> Mani
     path = Path(archive)
     if path.is_dir():
         return _read_folder(path, str(path))
+    text = None
     with open_archive(path, limits) as entries:
         for entry in entries:
+            # Repackaging with zip or tar appends: of several manifests the last one counts.
             if entry.name == MANIFEST_NAME:
-                return manifest.parse(manifest_text(entry, str(path)), str(path))
-    return manifest.absent()
+                text = manifest_text(entry, str(path))
+    return manifest.absent() if text is None else manifest.parse(text, str(path))
 
 
 def manifest_text(entry: Entry, origin: str) -> bytes:
@@ -157,8 +159,10 @@ class _Unpacker:
     def write(self, entry: Entry) -> None:
         name = PurePosixPath(entry.name)
         if name in self._files:
-            self._check_same(entry, self._target / name)
-            return
+            if entry.name != MANIFEST_NAME:
+                self._check_same(entry, self._target / name)
+                return
+            (self._target / name).unlink()  # as in TorchServe the last manifest counts
         if name in self._folders:
             raise UnsafeArchive(f"{self._origin}: {name} is a file and a folder. Package it again.")
         self.make_folder(name.parent)

@@ -142,6 +142,8 @@ class FolderWriter:
         with path.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
+            if member.executable:  # a handler may start the programs it brings
+                path.chmod(path.stat().st_mode | member.executable)
 
     def add_bytes(self, name: str, data: bytes) -> None:
         path = self._folder / name

@@ -140,6 +140,34 @@ def test_no_manifest_is_torchserves_default(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "empty").is_dir()
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("make", [their_mar, their_tgz])
+def test_of_several_manifests_the_last_one_counts(tmp_path: Path, make: object) -> None:
+    """`unzip x.mar` and torch-model-archiver on what came out give such archives."""
+    path = make(tmp_path / ("m.mar" if make is their_mar else "m.tar.gz"))  # type: ignore[operator]
+    last = {"model": {"modelName": "again"}, "files": {"m.py": {"sha256": "0" * 64}}}
+    data = json.dumps(last).encode()
+    if make is their_mar:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("MAR-INF/MANIFEST.json", data)
+    else:
+        raw = gzip.decompress(path.read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+            members = [(info, tar.extractfile(info)) for info in tar]
+            with tarfile.open(path, "w:gz") as out:
+                for info, file in members:
+                    out.addfile(info, file)
+                info = tarfile.TarInfo("t/MAR-INF/MANIFEST.json")
+                info.size = len(data)
+                out.addfile(info, io.BytesIO(data))
+    assert read_manifest(path) == last
+    assert inspect(path).manifest == last
+    assert inspect(path).problems[0] == "m.py was changed"
+    assert extract(path, tmp_path / "out") == last
+    assert contents(tmp_path / "out") == THEIR_FILES
+    assert json.loads((tmp_path / "out/MAR-INF/MANIFEST.json").read_bytes()) == last
+
+
 def test_target_must_be_empty(model: Path, tmp_path: Path) -> None:
     path = pack("m", "h.py", "1")
     target = tmp_path / "out"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import signal
 import struct
 import sys
 import tarfile
@@ -24,6 +26,7 @@ from ts_archiver import (
     MissingInput,
     PackError,
     WriteFailed,
+    cli,
     pack,
     writers,
 )
@@ -342,6 +345,58 @@ def test_links_are_followed_and_loops_end(model: Path) -> None:
     Path("extra/sub/up").symlink_to(model / "extra")
     with pytest.raises(MissingInput, match="links to a folder above it"):
         pack("m", "base_handler", "1", extra_files="extra", force=True)
+
+
+def test_odd_files_in_a_folder_are_skipped_but_not_those_named(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("extra/gone").symlink_to("nowhere")
+    Path("extra/self").symlink_to("self")
+    os.mkfifo("extra/sub/pipe")
+    path = pack("m", "base_handler", "1", extra_files="extra")
+    assert zipfile.ZipFile(path).namelist() == [".hidden", "labels.json", "sub/deep.txt", MANIFEST]
+    assert "extra/gone is left out: it links to a missing file." in caplog.messages
+    assert "extra/self is left out: it links to itself." in caplog.messages
+    assert "extra/sub/pipe is left out: it is no plain file." in caplog.messages
+    for name, text in (("gone", "links to a missing file"), ("sub/pipe", "no plain file")):
+        with pytest.raises(MissingInput, match=text):
+            pack("n", "base_handler", "1", extra_files=f"extra/{name}")
+
+
+def test_no_archive_keeps_programs_executable(model: Path) -> None:
+    Path("extra/sub/tool").write_text("#!/bin/sh\n")
+    Path("extra/sub/tool").chmod(0o750)
+    path = pack("m", "h.py", "1", extra_files="extra", archive_format="no-archive")
+    assert (path / "sub/tool").stat().st_mode & 0o111 == 0o110
+    assert (path / "h.py").stat().st_mode & 0o111 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_nothing(
+    model: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(
+        writers.ZipWriter, "add", lambda *_: os.kill(os.getpid(), number) or time.sleep(60)
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["archiver", "--model-name", "m", "--handler", "h.py", "-v", "1"]
+    )
+    before = sorted(model.rglob("*"))
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(SystemExit) as caught:
+            cli.archiver()
+        assert caught.value.code == 128 + number
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts a command
+        with contextlib.suppress(SystemExit):
+            monkeypatch.setattr(sys, "argv", ["archiver"])
+            cli.archiver()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert sorted(model.rglob("*")) == before
 
 
 def test_one_name_twice(model: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -219,6 +219,18 @@ class Net(torch.nn.Module):
     assert model.linear.weight.requires_grad
 
 
+def test_views_of_a_models_parameters_see_the_weights_too(model_dir):
+    source = """
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.flat = self.linear.weight.detach().view(-1)
+"""
+    model = weights_of(eager(model_dir), source, Tiny().state_dict())
+    assert model.flat.tolist() == [1, 1, 1, 0, 0, 0]
+
+
 def test_a_wrapper_that_is_no_module_loads_and_need_not_return_itself(load, model_dir, infer):
     source = """
 import torch

@@ -122,7 +122,18 @@ def _alike(own: Any, new: Any) -> bool:
         and own.dtype == new.dtype
         and own.layout == new.layout
         and own.shape == new.shape
+        and not _viewed(own)
     )
+
+
+def _viewed(tensor: torch.Tensor) -> bool:
+    """Whether other tensors look at the same memory: they would go on seeing the old values."""
+    count = getattr(torch._C, "_storage_Use_Count", None)
+    if count is None:
+        return False
+    fresh = torch.empty(1)  # what a tensor and this look at it count for
+    alone, found = fresh.untyped_storage(), tensor.untyped_storage()
+    return bool(count(found._cdata) > count(alone._cdata))
 
 
 def _share(model: torch.nn.Module, state: Dict[str, Any]) -> None:
