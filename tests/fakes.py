@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from ts_worker.backend.base import ExitReason, LoadFailed, ReplySink, WorkerSpec
+from ts_worker.backend.base import ExitReason, LoadFailed, ReplySink, WorkerGone, WorkerSpec
 from ts_worker.messages import (
     Metric,
     Param,
@@ -76,7 +76,8 @@ class FakeWorker:
         self._sent = asyncio.Event()
 
     def predict(self, batch: Predict, reply: ReplySink) -> None:
-        assert self.exit is None, "a batch for a worker that has exited"
+        if self.exit is not None:
+            raise WorkerGone
         self.batches.append(batch)
         self.current.append((batch, reply))
         self._sent.set()
@@ -118,10 +119,19 @@ class FakeWorker:
             self.current.popleft()
             reply(Reply(batch.batch_id, code, message, ()))
 
+    def die_with_an_answer(self) -> None:
+        """End the process; its last answer is read before its end is known."""
+        batch, reply = self.current[0]
+        self.exit = ExitReason(0, None, "the process ended")
+        self._answer(batch, reply)
+        self._exited.set_result(self.exit)
+
     def answer(self, batch: Predict, reply: ReplySink) -> None:
         """Answer a batch with echoes, unless the process has died meanwhile."""
-        if self.exit is not None:
-            return
+        if self.exit is None:
+            self._answer(batch, reply)
+
+    def _answer(self, batch: Predict, reply: ReplySink) -> None:
         self.current.remove((batch, reply))
         rows = [
             Response(one.id, 200, "", b"", one.params[0].value if one.params else b"{}")

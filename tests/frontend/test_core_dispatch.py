@@ -61,6 +61,25 @@ def test_requests_that_wait_for_a_busy_worker_form_one_batch() -> None:
     run_virtual(main)
 
 
+def test_a_batch_for_a_worker_that_has_just_ended_goes_to_the_next() -> None:
+    """Its last answer is read after its end: nobody has begun what comes then."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve()
+            ended = rig.worker
+            tasks = [send(rig, b"0"), send(rig, b"1")]
+            await ended.received()
+            ended.die_with_an_answer()
+            assert (await tasks[0]).body == b"0"
+            await until(lambda: rig.worker is not ended)
+            await rig.worker.received()
+            rig.worker.finish()
+            assert (await tasks[1]).body == b"1"
+
+    run_virtual(main)
+
+
 def test_a_batch_may_be_answered_in_pieces_and_in_any_order() -> None:
     async def main() -> None:
         async with Rig(behaviour=hold) as rig:

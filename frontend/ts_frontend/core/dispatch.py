@@ -14,7 +14,7 @@ from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job
 from ts_frontend.core.meter import Meter
 from ts_frontend.errors import Internal
-from ts_worker.backend.base import ExitReason, Worker
+from ts_worker.backend.base import ExitReason, Worker, WorkerGone
 from ts_worker.messages import Predict, Reply, ReplyChunk
 
 logger = logging.getLogger(__name__)
@@ -142,12 +142,20 @@ class Pump:
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check)
         batch = Predict(self._batch_id, tuple([job.request for job in jobs]))
-        self._worker.predict(batch, self._reply)
+        try:
+            self._worker.predict(batch, self._reply)
+        except WorkerGone:
+            # It answered its last batch and ended: these jobs are for another worker, or the next.
+            del self._flights[self._batch_id]
+            self._closing = True
+            self._queue.put_back(jobs)
         flight.sent = time.monotonic()
 
     def _send_ahead(self) -> None:
         room = max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace)))
-        while len(self._flights) < room and (jobs := self._queue.take_ahead()):
+        while (
+            not self._closing and len(self._flights) < room and (jobs := self._queue.take_ahead())
+        ):
             self._send(jobs)
 
     async def _landing(self) -> None:
@@ -189,7 +197,7 @@ class Pump:
         # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
         self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
         # Here and not in `run`: waking a task for each batch costs as much as sending it.
-        if not self._closing and not self.timed_out:
+        if not self.timed_out:
             self._send_ahead()
         if not self._flights:
             self._land()

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import site
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -116,29 +117,34 @@ async def _install(
 async def _run(
     command: list[str], cwd: Path, env: Mapping[str, str], limit: float, failed: str
 ) -> str:
-    """Run a command to its end in a session of its own, and return what it printed."""
+    """Run a command to its end in a process group of its own, and return what it printed.
+
+    Not by asyncio: its event loop would take SIGCHLD from whoever reaps the workers. In the
+    server's own session, which that one leaves alone.
+    """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
+        process = subprocess.Popen(  # noqa: ASYNC220  (blocks for the exec only)
+            command,
             cwd=cwd,
             env=dict(env),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
         )
     except OSError as error:
         raise ModelSetupFailed(f"{failed}\n{command[0]}: {error.strerror}") from error
+    running = asyncio.ensure_future(asyncio.to_thread(process.communicate))
     try:
         async with asyncio.timeout(limit):
-            output, _ = await process.communicate()
+            output, _ = await asyncio.shield(running)
     except TimeoutError:
         raise ModelSetupFailed(f"{failed}\nIt did not end within {limit:.0f} s.") from None
     finally:
-        if process.returncode is None:
+        if not running.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await asyncio.wait([running])
     text = output.decode(errors="replace")
     if process.returncode != 0:
         tail = "\n".join(text.strip().splitlines()[-_OUTPUT_LINES:])

@@ -130,6 +130,8 @@ class Slot:
                 failure = error
                 self._log_failure(error)
             self.reports.pid = None
+            if self.state is State.RETIRED:
+                return
             self.error = failure.message
             if not self.first.done():
                 self.first.set_result(failure)

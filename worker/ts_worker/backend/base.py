@@ -16,6 +16,10 @@ Batch = Predict
 ReplySink = Callable[[Reply | ReplyChunk], None]
 
 
+class WorkerGone(Exception):
+    """The worker's process has ended: nothing was sent to it."""
+
+
 class LoadFailed(Exception):
     """A worker could not load its model.
 
@@ -90,6 +94,9 @@ class Worker(Protocol):
         """Send a batch. ``reply`` is called in any order, several times when streaming.
 
         It is never called again once the worker has exited: wait for `exited` as well.
+
+        Raises:
+            WorkerGone: it has ended already; the batch is the caller's as before.
         """
 
     def cancel(self, request_id: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections import deque
@@ -17,9 +18,14 @@ from itertools import islice
 from ts_worker.messages import Buffer, Message
 from ts_worker.wire import FrameReader, WireError, encode
 
+log = logging.getLogger(__name__)
+
 _MAX_IOV = 512
 _READS_PER_TURN = 16  # then others get their turn, even if one worker never stops sending
 _LINE_LIMIT = 65536
+# Of an ended process: more than its pipes and its socket can hold, but not what somebody else who
+# holds them may go on writing for ever.
+_LAST_READS = 64
 
 
 class Connection:
@@ -84,7 +90,7 @@ class Connection:
     def drain(self) -> None:
         """Deliver what arrived before the process ended."""
         if self._fd >= 0 and self._reading:
-            self._read(on_end=lambda error: None)
+            self._read(on_end=lambda error: None, limit=_LAST_READS)
 
     def _stop_reading(self) -> None:
         if self._reading:
@@ -94,9 +100,9 @@ class Connection:
     def _readable(self) -> None:
         self._read(self._on_broken, _READS_PER_TURN)
 
-    def _read(self, on_end: Callable[[Exception | None], None], limit: int | None = None) -> None:
+    def _read(self, on_end: Callable[[Exception | None], None], limit: int) -> None:
         reads = 0
-        while self._reading and (limit is None or reads < limit):
+        while self._reading and reads < limit:
             reads += 1
             buffer = self._reader.buffer()
             try:
@@ -112,10 +118,22 @@ class Connection:
                 self._stop_reading()
                 on_end(None)
                 return
-            for message in messages:
-                self._on_message(message)
+            if not self._deliver(messages, on_end):
+                return
             if count < len(buffer):
                 return
+
+    def _deliver(self, messages: list[Message], on_end: Callable[[Exception | None], None]) -> bool:
+        """Hand out messages; a bug in who takes them costs this worker, never the others."""
+        try:
+            for message in messages:
+                self._on_message(message)
+        except Exception as error:
+            log.exception("A frame of a worker could not be handled")
+            self._stop_reading()
+            on_end(error)
+            return False
+        return True
 
     def _writable(self) -> None:
         if self._write():
@@ -155,8 +173,9 @@ class LineReader:
         """Deliver what is there, then close the pipe, whoever else still holds it."""
         if self._descriptor < 0:
             return
-        while self._readable():
-            pass
+        for _ in range(_LAST_READS):
+            if not self._readable():
+                break
         if self._descriptor >= 0:  # somebody else still holds the writing end
             self._end()
 

@@ -6,18 +6,26 @@ Built by `ts_frontend.server`; everything else sees only the protocols of `base`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import socket
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
-from ts_worker.backend.base import Batch, ExitReason, LoadFailed, ReplySink, WorkerSpec
+from ts_worker.backend.base import (
+    Batch,
+    ExitReason,
+    LoadFailed,
+    ReplySink,
+    WorkerGone,
+    WorkerSpec,
+)
 from ts_worker.backend.children import Child, Nursery
 from ts_worker.backend.connection import Connection, LineReader
+from ts_worker.backend.pipes import Pipes
 from ts_worker.backend.spawning import reason_to_spawn, spawn
-from ts_worker.backend.zygotes import CannotFork, Zygotes
+from ts_worker.backend.zygotes import CannotFork, ZygoteGone, Zygotes
 from ts_worker.messages import (
     Call,
     Cancel,
@@ -34,6 +42,7 @@ from ts_worker.messages import (
 log = logging.getLogger(__name__)
 
 _TAIL_LINES = 50
+_FORK_ATTEMPTS = 3
 
 
 class ProcessWorker:
@@ -86,6 +95,8 @@ class ProcessWorker:
             raise LoadFailed(outcome.code, outcome.message, outcome.traceback)
 
     def predict(self, batch: Batch, reply: ReplySink) -> None:
+        if self._child.ended.done():
+            raise WorkerGone
         waiting = {request.id for request in batch.requests}
         self._batches[batch.batch_id] = (batch, reply, waiting)
         self._connection.send(batch)
@@ -179,33 +190,6 @@ class ProcessWorker:
             self._gone.set_result(reason)
 
 
-class Pipes:
-    """The server's ends of everything that connects it to one worker."""
-
-    def __init__(self) -> None:
-        self.connection, self._their_connection = socket.socketpair()
-        self.stdout, self._their_stdout = os.pipe()
-        self.stderr, self._their_stderr = os.pipe()
-        self._their_lifeline, self.lifeline = os.pipe()
-
-    def theirs(self) -> tuple[int, int, int, int]:
-        """The worker's ends: connection, stdout, stderr, lifeline."""
-        connection = self._their_connection.fileno()
-        return connection, self._their_stdout, self._their_stderr, self._their_lifeline
-
-    def close_theirs(self) -> None:
-        """Once the worker has copies of its own."""
-        self._their_connection.close()
-        for descriptor in (self._their_stdout, self._their_stderr, self._their_lifeline):
-            os.close(descriptor)
-
-    def close_ours(self) -> None:
-        """When no worker came of it."""
-        self.connection.close()
-        for descriptor in (self.stdout, self.stderr, self.lifeline):
-            os.close(descriptor)
-
-
 class ProcessBackend:
     """Forks workers from a zygote, or spawns them where a fork would be wrong.
 
@@ -233,11 +217,14 @@ class ProcessBackend:
 
     async def start(self, spec: WorkerSpec) -> ProcessWorker:
         """See `base.Backend.start`."""
+        await self.ready()
         launch = asyncio.ensure_future(self._launch(spec))
         try:
             worker = await asyncio.shield(launch)
         except asyncio.CancelledError:
-            await (await launch).kill()
+            await _end_of(launch)
+            if not launch.cancelled() and launch.exception() is None:
+                await launch.result().kill()
             raise
         try:
             spec.events.started(worker._child.pid)
@@ -256,30 +243,51 @@ class ProcessBackend:
             self._nursery.close()
 
     async def _launch(self, spec: WorkerSpec) -> ProcessWorker:
+        assert self._zygotes is not None
+        reason = reason_to_spawn(spec, self._zygotes.modules, self._environ)
+        if not self._zygotes.modules:
+            self._zygotes.retry()
+            reason = "there is no zygote"
+        if reason is None:
+            try:
+                return await self._fork(spec)
+            except CannotFork as error:
+                reason = str(error)
+        log.info("Worker %s gets a fresh interpreter: %s", spec.id, reason)
         pipes = Pipes()
         try:
-            child = await self._child(spec, pipes)
+            child = self._spawn(spec, pipes)
         except BaseException:
             pipes.close_ours()
             raise
         finally:
             pipes.close_theirs()
+        return self._enroll(spec, child, pipes)
+
+    async def _fork(self, spec: WorkerSpec) -> ProcessWorker:
+        """Raises `CannotFork`."""
+        assert self._zygotes is not None
+        for _ in range(_FORK_ATTEMPTS):
+            # New ones for each attempt: a zygote that died may have forked a child before.
+            pipes = Pipes()
+            try:
+                child = await self._zygotes.fork(pipes.theirs())
+            except ZygoteGone:
+                pipes.close_ours()
+                continue
+            except BaseException:
+                pipes.close_ours()
+                raise
+            finally:
+                pipes.close_theirs()
+            return self._enroll(spec, child, pipes)
+        raise CannotFork("the zygote ended each time it was to fork")
+
+    def _enroll(self, spec: WorkerSpec, child: Child, pipes: Pipes) -> ProcessWorker:
         worker = ProcessWorker(spec, child, pipes)
         self._workers.add(worker)
         worker._gone.add_done_callback(lambda _: self._workers.discard(worker))
         return worker
-
-    async def _child(self, spec: WorkerSpec, pipes: Pipes) -> Child:
-        assert self._zygotes is not None
-        await self._zygotes.ready()
-        reason = reason_to_spawn(spec, self._zygotes.modules, self._environ)
-        if reason is None:
-            try:
-                return await self._zygotes.fork(pipes.theirs())
-            except CannotFork as error:
-                reason = str(error)
-        log.info("Worker %s gets a fresh interpreter: %s", spec.id, reason)
-        return self._spawn(spec, pipes)
 
     def _spawn(self, spec: WorkerSpec, pipes: Pipes) -> Child:
         assert self._nursery is not None
@@ -291,6 +299,13 @@ class ProcessBackend:
             child = self._nursery.adopt(process.pid)
         process.returncode = 0  # reaped by its Child: Popen must not wait for it as well
         return child
+
+
+async def _end_of(task: asyncio.Future[ProcessWorker]) -> None:
+    """Wait for a task that has an end of its own, however often the waiting is cancelled."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
 
 
 def _load_message(spec: WorkerSpec) -> Load:

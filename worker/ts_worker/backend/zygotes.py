@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _PID = struct.Struct("!q")
 _ATTEMPTS = 3
+_FORK_SECONDS = 10.0  # a fork takes milliseconds: a zygote that needs more is stuck
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -59,14 +61,27 @@ class Zygote:
         return data
 
     async def fork(self, letter: bytes, descriptors: Sequence[int]) -> int:
-        """Have it fork a child that owns copies of the descriptors; returns the child's pid."""
+        """Have it fork a child that owns copies of the descriptors; returns the child's pid.
+
+        Raises:
+            ZygoteGone: it ended, or does not answer and is ended.
+            CannotFork: it has threads, or the kernel refused.
+        """
         try:
             socket.send_fds(self._control, [letter], descriptors)
-        except OSError as error:
+            async with asyncio.timeout(_FORK_SECONDS):
+                (pid,) = _PID.unpack(await self.receive())
+        except OSError as error:  # a TimeoutError is one
+            self.child.kill()
             raise ZygoteGone from error
-        (pid,) = _PID.unpack(await self.receive())
+        except asyncio.CancelledError:
+            # Its answer is still to come and would be taken for that to the next request.
+            self.child.kill()
+            raise
         if pid < 0:
             raise CannotFork(f"the zygote has {-pid} threads")
+        if pid == 0:
+            raise CannotFork("the kernel refused: too many processes, or no memory")
         return int(pid)
 
     def close(self) -> None:
@@ -118,32 +133,40 @@ class Zygotes:
         if self._first is not None:
             await asyncio.shield(self._first)
 
+    def retry(self) -> None:
+        """Try once more to have a zygote, in the background, after `ready` came without one."""
+        if not self._renewals:
+            self._renew_soon()
+
     async def fork(self, descriptors: Sequence[int]) -> Child:
         """Fork a worker that owns copies of connection, stdout, stderr and lifeline.
 
         Raises:
+            ZygoteGone: it ended meanwhile, and may have forked before: try with other descriptors.
             CannotFork: use a fresh interpreter instead.
         """
         await self.ready()
         async with self._busy:
-            while True:
-                zygote = self._active or await self._successor()
-                try:
-                    with self._nursery.expecting():
-                        pid = await zygote.fork(b"W", descriptors)
-                        return self._nursery.adopt(pid)
-                except ZygoteGone:
-                    self._drop(zygote)
+            zygote = self._active or await self._successor()
+            try:
+                with self._nursery.expecting():
+                    pid = await zygote.fork(b"W", descriptors)
+                    return self._nursery.adopt(pid)
+            except ZygoteGone:
+                self._drop(zygote)
+                raise
 
     async def _renew(self) -> None:
         """Make sure there is an active zygote and a spare."""
         async with self._busy:
-            while not self._closed:
+            for _ in range(_ATTEMPTS):
                 try:
-                    zygote = self._active or await self._successor()
-                    if self._spare is not None:
+                    if self._closed:
                         return
-                    self._spare = await self._fork_spare(zygote)
+                    zygote = self._active or await self._successor()
+                    if self._spare is None:
+                        self._spare = await self._fork_spare(zygote)
+                    return
                 except ZygoteGone:
                     self._drop(zygote)
                 except CannotFork as error:
@@ -188,21 +211,10 @@ class Zygotes:
         return zygote
 
     async def _execute(self) -> Zygote:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        read_end, write_end = os.pipe()
-        with theirs, self._nursery.expecting():
-            fds = (theirs.fileno(), read_end)
-            # Blocks for the exec only; an asyncio subprocess would want to reap it itself.
-            process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-P", "-m", "ts_worker.runtime.zygote", *map(str, fds)],
-                env=self._environ | dict.fromkeys(_ONE_THREAD, "1"),
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-            os.close(read_end)
-            zygote = self._enroll(process.pid, ours, write_end)
-        process.returncode = 0  # reaped by its Child: Popen must not wait for it as well
+        try:
+            zygote = self._spawn()
+        except OSError as error:
+            raise CannotFork(f"the zygote can't be started: {error}") from error
         try:
             self.modules = frozenset(json.loads(await zygote.receive()))
         except BaseException as error:
@@ -216,16 +228,45 @@ class Zygotes:
         self._failures = 0
         return zygote
 
+    def _spawn(self) -> Zygote:
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            undo.callback(theirs.close)
+            read_end, write_end = os.pipe()
+            undo.callback(os.close, write_end)
+            undo.callback(os.close, read_end)
+            fds = (theirs.fileno(), read_end)
+            with self._nursery.expecting():
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "ts_worker.runtime.zygote", *map(str, fds)],
+                    env=self._environ | dict.fromkeys(_ONE_THREAD, "1"),
+                    pass_fds=fds,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+                zygote = self._enroll(process.pid, ours, write_end)
+            undo.pop_all()
+        theirs.close()
+        os.close(read_end)
+        process.returncode = 0  # reaped by its Child: Popen must not wait for it as well
+        return zygote
+
     async def _fork_spare(self, zygote: Zygote) -> Zygote:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        read_end, write_end = os.pipe()
-        try:
-            with theirs, self._nursery.expecting():
+        with contextlib.ExitStack() as undo:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                undo.callback(ours.close)
+                undo.enter_context(theirs)
+                read_end, write_end = os.pipe()
+            except OSError as error:
+                raise CannotFork(f"no spare zygote: {error}") from error
+            undo.callback(os.close, write_end)
+            undo.callback(os.close, read_end)
+            with self._nursery.expecting():
                 pid = await zygote.fork(b"Z", (theirs.fileno(), read_end))
-                return self._enroll(pid, ours, write_end)
-        except BaseException:
-            ours.close()
-            os.close(write_end)
-            raise
-        finally:
-            os.close(read_end)
+                spare = self._enroll(pid, ours, write_end)
+            undo.pop_all()
+        theirs.close()
+        os.close(read_end)
+        return spare

@@ -38,6 +38,10 @@ class Channel:
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
 
+    def abandon(self) -> None:
+        """Give up this process's copy of the socket; whoever sends after that gets `Closed`."""
+        self._sock.close()
+
     def receive(self) -> Message:
         """The next message, in order of arrival.
 
@@ -93,7 +97,7 @@ class Channel:
             count = self._sock.recv_into(self._reader.buffer(), 0, flags)
         except BlockingIOError:
             return False
-        except ConnectionError as error:
+        except OSError as error:
             raise Closed from error
         if not count:
             raise Closed
@@ -116,5 +120,5 @@ class Channel:
                     sent -= len(views.popleft())
                 if sent:
                     views[0] = views[0][sent:]
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:  # gone, or abandoned by a forked child
             raise Closed from error

@@ -6,6 +6,8 @@ Installed once by `loop` before the model is loaded.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 from ts_worker.messages import Log, Metric
 from ts_worker.runtime.channel import Channel, Closed
@@ -31,7 +33,12 @@ class FrameHandler(logging.Handler):
                 return
             name, unit, kind, value, dimensions, request_ids = metric
             message = Metric(
-                name, unit, kind, float(value), tuple(map(tuple, dimensions)), str(request_ids)
+                str(name),
+                str(unit),
+                kind,
+                float(value),
+                tuple([(str(key), str(label)) for key, label in dimensions]),
+                str(request_ids),
             )
             if self.batching:
                 self._channel.send_later(message)
@@ -50,4 +57,14 @@ def install(channel: Channel) -> FrameHandler:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    os.register_at_fork(after_in_child=lambda: _detach(channel))
     return handler
+
+
+def _detach(channel: Channel) -> None:
+    """In a child that a handler forked: log to stderr, and leave the connection to its parent.
+
+    Two writers would mix their frames, and an open copy would outlive the worker.
+    """
+    logging.getLogger().handlers[:] = [logging.StreamHandler(sys.stderr)]
+    channel.abandon()

@@ -66,16 +66,23 @@ def run(sock: socket.socket) -> int:
 def _load(channel: Channel, load: Load, threads: ThreadCount) -> Any:
     """Set up the process for this model and load it; None when that failed and was reported."""
     try:
+        _assert_origin()
         metrics = _metrics(load)  # reads yaml: before the model's folder, which may hold its own
         _settle(load)
         threads.apply(load.threads)
         service = _service(load, metrics)
+        _connect(service, channel)
     except Closed:
         raise
     except (Exception, SystemExit) as error:  # the user's own code runs in there
         log.error("Loading model %s failed", load.model_name)
         channel.send(_load_failure(error))
         return None
+    return service
+
+
+def _connect(service: Any, channel: Channel) -> None:
+    """Let the handler's context stream through the channel and learn of cancellations."""
     service.set_chunk_sink(
         lambda request_id, status, reason, headers, body: channel.send(
             ReplyChunk(
@@ -84,13 +91,28 @@ def _load(channel: Channel, load: Load, threads: ThreadCount) -> Any:
         )
     )
     service.set_cancel_probe(channel.is_cancelled)
-    return service
+
+
+def _assert_origin() -> None:
+    """Import `ts` before the model's folder, which may hold one of its own, and see whose it is.
+
+    Raises:
+        RuntimeError: the model's interpreter has another package of that name.
+    """
+    import ts
+
+    parent = os.path.dirname(os.path.dirname(os.path.abspath(ts.__file__ or "")))
+    try:
+        from ts.context import ChunkSink  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(
+            f"The package ts in {parent} is not this server's. If it is TorchServe's: "
+            f"{sys.executable} -m pip uninstall torchserve"
+        ) from error
 
 
 def _settle(load: Load) -> None:
     """Give the process the model's folder, environment and import path."""
-    import ts.model_loader  # before the model's folder, which may hold a `ts` of its own  # noqa: F401
-
     name_process(f"ts:{load.model_name}")
     if load.env is not None:
         replace_environment(load.env)
@@ -151,14 +173,24 @@ def _serve(
         message = channel.receive()
         if isinstance(message, Predict):
             records.batching = True
-            reply = _answer(service, message, load.decode_input_request)
+            _reply(channel, service, message, load.decode_input_request)
             records.batching = False
             channel.end_batch(message)
-            channel.send(reply)
         elif isinstance(message, Threads):
             threads.apply(message.number)
         else:
             log.warning("A frame %s came that this worker can't use", type(message).__name__)
+
+
+def _reply(channel: Channel, service: Any, batch: Predict, decode: bool) -> None:
+    """Answer a batch in any case: a worker that ended over one request would take others along."""
+    try:
+        channel.send(_answer(service, batch, decode))
+    except Closed:
+        raise
+    except Exception:  # what the user's code returned or set can't be sent
+        log.exception("The answer to a batch can't be sent")
+        channel.send(Reply(batch.batch_id, 503, "Prediction failed", ()))
 
 
 def _answer(service: Any, batch: Predict, decode: bool) -> Reply:
@@ -166,6 +198,8 @@ def _answer(service: Any, batch: Predict, decode: bool) -> Reply:
     outcome = service.infer(headers, rows, ids)
     if outcome.code != 200:
         return Reply(batch.batch_id, outcome.code, outcome.message, ())
+    if len(outcome.predictions) != len(batch.requests):
+        return Reply(batch.batch_id, 500, outcome.message, ())
     responses = tuple(
         Response(
             request.id,

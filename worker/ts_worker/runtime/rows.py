@@ -53,7 +53,7 @@ def typed(param: Param, decode: bool) -> Any:
     if decode and kind == "application/json":
         try:
             return json.loads(bytes(param.value))
-        except ValueError:
+        except (ValueError, RecursionError):
             log.warning("Input %r is not JSON although its type says so: kept as bytes", param.name)
     elif decode and kind.startswith("text"):
         try:

@@ -2,7 +2,7 @@
 
 Started by exec from `backend.zygotes`; ``python -m ts_worker.runtime.zygote CONTROL LIFELINE``.
 It speaks over CONTROL, a sequenced-packet socket: a request is one letter (W a worker, Z a spare
-zygote) with the child's descriptors beside it, the answer the child's pid. It stays single-threaded
+zygote) with the child's descriptors beside it, the answer is in `_fork`. It stays single-threaded
 and touches no device, because a fork copies one thread and no driver state.
 """
 
@@ -70,23 +70,41 @@ def _fork(
 ) -> Optional[Callable[[], int]]:
     """Fork twice, so that the server (a subreaper) becomes the child's parent and reaps it.
 
-    Returns None in the zygote and, in the child, the function that is the rest of its life.
+    Returns None in the zygote and, in the child, the function that is the rest of its life. Every
+    request gets one answer, whatever happened: the child's pid, 0 when the kernel would not fork,
+    or the number of threads, negative.
     """
     tasks = len(os.listdir("/proc/self/task"))
     if tasks != 1:
         control.sendall(PID.pack(-tasks))
         return None
-    middle = os.fork()
+    read_end, write_end = os.pipe()
+    middle = _try_fork()
     if middle:
-        os.waitpid(middle, 0)
+        os.close(write_end)
+        if middle > 0:
+            os.waitpid(middle, 0)
+        control.sendall(os.read(read_end, PID.size) or PID.pack(0))
+        os.close(read_end)
         return None
-    child = os.fork()
+    os.close(read_end)
+    child = _try_fork()
     if child:
-        control.sendall(PID.pack(child))
+        if child > 0:
+            os.write(write_end, PID.pack(child))
         os._exit(0)
+    os.close(write_end)
     control.close()
     os.close(lifeline)
     return (lambda: _worker(descriptors)) if request == b"W" else (lambda: _spare(descriptors))
+
+
+def _try_fork() -> int:
+    """Like `os.fork`, but -1 when the kernel refuses: too many processes, no memory."""
+    try:
+        return os.fork()
+    except OSError:
+        return -1
 
 
 def _worker(descriptors: List[int]) -> NoReturn:
