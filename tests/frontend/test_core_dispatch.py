@@ -11,6 +11,7 @@ from tests.fakes import hold, make_request, run_virtual
 from ts_frontend.core.dispatch import death_status
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer, Stream
+from ts_frontend.core.slot import BACK_OFF
 from ts_frontend.errors import (
     Internal,
     ModelNotFound,
@@ -72,6 +73,7 @@ def test_a_batch_for_a_worker_that_has_just_ended_goes_to_the_next() -> None:
             await ended.received()
             ended.die_with_an_answer()
             assert (await tasks[0]).body == b"0"
+            await asyncio.sleep(BACK_OFF[0])
             await until(lambda: rig.worker is not ended)
             await rig.worker.received()
             rig.worker.finish()
