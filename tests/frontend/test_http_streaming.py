@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from tests.frontend.http_fakes import edge, post, talk, until
-from ts_frontend.core.job import Answer, Stream
+from ts_frontend.core.job import STREAM_BYTES, Answer, Stream
 from ts_frontend.errors import Internal
 from ts_worker.messages import Request, pack_headers
 
@@ -121,3 +123,52 @@ async def test_head_of_a_stream_ends_it() -> None:
         answer = await talk(e.port, request)
     assert answer.endswith(b"\r\n\r\n")
     assert tap.cancelled
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "headers"),
+    [(99, "", b""), (200, "a\nb", b""), (200, "", pack_headers([("X", "a\r\nb")]))],
+)
+async def test_a_stream_whose_head_cannot_be_sent_is_cancelled(
+    status: int, reason: str, headers: bytes
+) -> None:
+    tap = Tap()
+
+    async def odd(request: Request) -> Answer:
+        return Answer(status, reason, headers, b"one", tap.stream)
+
+    async with edge(behaviour=odd) as e:
+        answer = await talk(e.port, post("/predictions/m"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"The handler set" in answer
+    assert tap.cancelled
+    assert tap.stream.ended
+
+
+async def test_what_a_client_leaves_unread_is_bounded() -> None:
+    tap = Tap()
+    ends: list[bool] = []
+    tap.stream.when_ended(ends.append)
+    half = bytes(STREAM_BYTES // 2)
+    for _ in range(2):
+        tap.stream.push(half)
+    assert await anext(tap.stream) == half
+    tap.stream.push(half)
+    assert not tap.cancelled
+    tap.stream.push(b"x")
+    assert tap.cancelled
+    assert ends == [False]
+    tap.stream.push(b"ignored")
+    tap.stream.end()
+    assert [await anext(tap.stream), await anext(tap.stream)] == [half, half]
+    with pytest.raises(Internal, match="The client reads more slowly than the handler streams"):
+        await anext(tap.stream)
+
+
+async def test_one_chunk_may_be_larger_than_the_bound() -> None:
+    tap = Tap()
+    whole = bytes(STREAM_BYTES + 1)
+    tap.stream.push(whole)
+    tap.stream.end()
+    assert [part async for part in tap.stream] == [whole]
+    assert not tap.cancelled

@@ -12,21 +12,36 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ts_frontend.errors import ServeError
+from ts_frontend.errors import Internal, ServeError
 from ts_worker.messages import Buffer, ReplyChunk, Request, Response
+
+# What a stream may hold for a client that reads more slowly than the handler writes. Far beyond
+# any text, and a hundred such clients still fit into the memory of a small machine.
+STREAM_BYTES = 8 << 20
 
 
 class Stream(AsyncIterator[Buffer]):
     """The chunks of a streamed answer after its first one.
 
     Iterating raises the `ServeError` that ended the stream early, if one did. `aclose` before the
-    end cancels the request in the worker.
+    end cancels the request in the worker, and so does a reader that leaves more than
+    `STREAM_BYTES` unread.
     """
 
-    __slots__ = ("_closed", "_error", "_on_close", "_on_end", "_parts", "_waiter", "ended")
+    __slots__ = (
+        "_closed",
+        "_error",
+        "_on_close",
+        "_on_end",
+        "_parts",
+        "_unread",
+        "_waiter",
+        "ended",
+    )
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._parts: deque[Buffer] = deque()
+        self._unread = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: ServeError | None = None
         self._on_close = on_close
@@ -43,9 +58,21 @@ class Stream(AsyncIterator[Buffer]):
 
     def push(self, part: Buffer) -> None:
         """Add a chunk; empty ones carry nothing and would end a chunked HTTP body."""
-        if part and not self._closed:
-            self._parts.append(part)
-            self._wake()
+        if not part or self._closed or self.ended:
+            return
+        # A single chunk may be larger: it is here already.
+        if self._parts and self._unread + len(part) > STREAM_BYTES:
+            self.end(
+                Internal(
+                    f"The client reads more slowly than the handler streams: {self._unread} bytes "
+                    f"wait for it, and no more than {STREAM_BYTES} may."
+                )
+            )
+            self._on_close()
+            return
+        self._parts.append(part)
+        self._unread += len(part)
+        self._wake()
 
     def end(self, error: ServeError | None = None) -> None:
         """No more chunks will come, because of ``error`` when there is one."""
@@ -72,7 +99,9 @@ class Stream(AsyncIterator[Buffer]):
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._parts.popleft()
+        part = self._parts.popleft()
+        self._unread -= len(part)
+        return part
 
     async def aclose(self) -> None:
         """Stop listening; a stream that still runs is cancelled in the worker. May be repeated."""
@@ -82,6 +111,7 @@ class Stream(AsyncIterator[Buffer]):
         """`aclose` for who cannot wait."""
         self._closed = True
         self._parts.clear()
+        self._unread = 0
         self._wake()
         if not self.ended:
             self._on_close()

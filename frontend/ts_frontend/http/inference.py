@@ -119,4 +119,9 @@ class InferenceFace:
             parts.append(marks)
         request = Request(exchange.id.encode(), b"\0".join(parts), row)
         answer = await self._inference.predict(model, version, request)
-        return self._respond.answer(exchange, answer)
+        try:
+            return self._respond.answer(exchange, answer)
+        except BaseException:
+            if answer.chunks is not None:
+                await answer.chunks.aclose()
+            raise
