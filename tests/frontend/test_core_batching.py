@@ -236,6 +236,40 @@ def test_jobs_that_wait_too_long_are_answered_at_their_deadline() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("another_waits", [False, True])
+def test_a_job_that_is_put_back_keeps_its_deadline(another_waits: bool) -> None:
+    async def main() -> None:
+        queue = a_queue(Eager(), 1, client_timeout=2.0, expired=lambda: RequestTimeout("late"))
+        for put_back_at, answered_at in ((1.0, 2.0), (2.5, 2.5)):
+            begun = now()
+            (job,) = put(queue)
+            assert queue.take_ahead() == [job]
+            if another_waits:
+                later(0.5, lambda: put(queue))
+            later(put_back_at, lambda job=job: queue.put_back([job]))  # type: ignore[misc]
+            with pytest.raises(RequestTimeout):
+                await job.future
+            assert now() - begun == pytest.approx(answered_at)
+            await asyncio.sleep(5)
+            assert len(queue) == 0
+
+    run_virtual(main)
+
+
+def test_the_jobs_of_a_cancelled_take_keep_their_deadline() -> None:
+    async def main() -> None:
+        queue = a_queue(Delay(9.0), client_timeout=2.0, expired=lambda: RequestTimeout("late"))
+        taking = asyncio.create_task(queue.take())
+        (job,) = put(queue)
+        later(3.0, taking.cancel)
+        with pytest.raises(RequestTimeout):
+            await job.future
+        assert now() == pytest.approx(3.0)
+        assert taking.cancelled()
+
+    run_virtual(main)
+
+
 def test_dismiss_answers_those_who_wait_and_those_in_a_forming_batch() -> None:
     async def main() -> None:
         queue = a_queue(Delay(1.0), batch_size=2)

@@ -152,6 +152,7 @@ class JobQueue:
                 except BaseException:
                     self._waiting.extendleft(reversed(self._forming))
                     self._forming = []
+                    self._watch_head()
                     raise
                 batch, self._forming = self._forming, []
                 if batch:
@@ -171,6 +172,7 @@ class JobQueue:
     def put_back(self, jobs: list[Job]) -> None:
         """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
         self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
+        self._watch_head()
         if self._arrival is not None:
             _wake(self._arrival)
 
@@ -234,8 +236,19 @@ class JobQueue:
             job = self._waiting.popleft()
             if self._expired is not None:
                 job.fail(self._expired())
-        if self._waiting:
-            self._expiry = self.loop.call_at(self._waiting[0].expires, self._expire)
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Set the timer for the head. A job that comes back may have to be answered earlier than
+        the one that the timer was set for meanwhile."""
+        if not self._client_timeout or not self._waiting:
+            return
+        expires = self._waiting[0].expires
+        if self._expiry is not None:
+            if self._expiry.when() <= expires:
+                return
+            self._expiry.cancel()
+        self._expiry = self.loop.call_at(expires, self._expire)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
