@@ -253,22 +253,77 @@ async def one_connection(e: Edge) -> list[Connection]:
     return [connection for connection in web.connections if isinstance(connection, Connection)]
 
 
-async def test_a_large_response_waits_for_a_slow_client() -> None:
+@pytest.mark.parametrize("size", [1, JOIN_BELOW])
+async def test_a_response_waits_for_a_slow_client(size: int) -> None:
     written: list[bytes] = []
     drained = asyncio.Event()
-    request = SimpleNamespace(
-        transport=SimpleNamespace(write=written.append, writelines=written.extend),
-        writer=SimpleNamespace(drain=drained.wait),
+    transport = SimpleNamespace(
+        write=written.append, writelines=written.extend, get_write_buffer_size=lambda: size
     )
-    small = RawResponse(200, b"head", b"x", keep_alive=True)
-    await small.prepare(cast(BaseRequest, request))
-    assert written == [b"headx"]
-    large = RawResponse(200, b"head", b"x" * JOIN_BELOW, keep_alive=True)
-    writing = asyncio.create_task(large.prepare(cast(BaseRequest, request)))
-    await until(lambda: len(written) == 3)
+    protocol = SimpleNamespace(_paused=False)
+    request = SimpleNamespace(
+        transport=transport, protocol=protocol, writer=SimpleNamespace(drain=drained.wait)
+    )
+    response = RawResponse(200, b"head", b"x" * size, keep_alive=True)
+    await response.prepare(cast(BaseRequest, request))
+    assert b"".join(written) == b"head" + b"x" * size
+    protocol._paused = True
+    writing = asyncio.create_task(response.prepare(cast(BaseRequest, request)))
+    await until(lambda: len(b"".join(written)) == 2 * (size + 4))
     assert not writing.done()
     drained.set()
     await writing
+
+
+async def test_pipelined_small_answers_do_not_pile_up_for_who_does_not_read() -> None:
+    count = 3000
+    one = b"GET /api-description HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with edge() as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port, limit=1024)
+        writer.write(one * count + one.replace(b"x", b"x\r\nConnection: close"))
+        (connection,) = await one_connection(e)
+        await until(lambda: connection._drain_waiter is not None)
+        answered = len(e.logs.access_lines)
+        assert answered < count
+        # Read on: nothing is lost.
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert said.count(b"HTTP/1.1 200 OK\r\n") == count + 1
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * (32 << 20)], ids=["small", "large"])
+async def test_a_client_that_stops_reading_is_cut_off(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(request: Request) -> Answer:
+        return Answer(200, "", b"", body)
+
+    monkeypatch.setattr("ts_frontend.http.response.WRITE_SECONDS", 0.05)
+    path = b"/predictions/m" if body else b"/api-description"
+    one = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with edge(behaviour=answer) as e:
+        _, writer = await asyncio.open_connection("127.0.0.1", e.port, limit=1024)
+        writer.write(one * (1 if body else 3000))
+        (connection,) = await one_connection(e)
+        await until(lambda: not e.listeners[0]._web.connections)
+        assert connection.transport is None
+        writer.transport.abort()
+
+
+async def test_a_client_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ts_frontend.http.response.WRITE_SECONDS", 0.001)
+    left = iter([400, 300, 200, 100, 100])
+    aborted = asyncio.Event()
+    transport = SimpleNamespace(
+        write=lambda data: None, get_write_buffer_size=lambda: next(left), abort=aborted.set
+    )
+    request = SimpleNamespace(
+        transport=transport,
+        protocol=SimpleNamespace(_paused=True),
+        writer=SimpleNamespace(drain=aborted.wait),
+    )
+    await RawResponse(200, b"head", b"", keep_alive=True).prepare(cast(BaseRequest, request))
+    assert list(left) == []
 
 
 async def test_an_unread_body_does_not_disturb_the_next_request() -> None:

@@ -6,6 +6,7 @@ protocol calls `prepare` and `write_eof`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from aiohttp.abc import AbstractStreamWriter
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 # Joining a small body to its head costs less than a second write; a large one isn't copied.
 JOIN_BELOW = 64 * 1024
+# A client that takes not one byte for so long is gone, whatever its kernel says: it must not hold
+# its task, the answer and the connection for ever.
+WRITE_SECONDS = 120.0
 
 
 class RawResponse(StreamResponse):
@@ -39,9 +43,11 @@ class RawResponse(StreamResponse):
         size = len(self._payload)
         if size < JOIN_BELOW:
             transport.write(self._head + self._payload if size else self._head)
-            return None
-        transport.writelines((self._head, self._payload))
-        await request.writer.drain()
+        else:
+            transport.writelines((self._head, self._payload))
+        # Small answers count too: a client may send request upon request and read none.
+        if request.protocol._paused:
+            await _drain(request, transport)
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -105,4 +111,39 @@ class StreamedResponse(RawResponse):
             raise ConnectionResetError("The client has gone.")
         if data:
             transport.write(data)
+        if request.protocol._paused:
+            await _drain(request, transport)
+
+
+async def _drain(request: BaseRequest, transport: asyncio.WriteTransport) -> None:
+    """Wait until the client has read what is buffered for it, or the connection has ended."""
+    patience = _Patience(transport)
+    try:
         await request.writer.drain()
+    finally:
+        patience.end()
+
+
+class _Patience:
+    """Aborts a connection whose client takes nothing for `WRITE_SECONDS`.
+
+    A timer beside the wait, since aiohttp's waiter cannot be awaited again once it was cancelled.
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._left = transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(WRITE_SECONDS, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left < self._left:
+            self._left = left
+            self._timer = self._loop.call_later(WRITE_SECONDS, self._look)
+            return
+        log.info("A client read nothing for %s s: its connection is closed.", WRITE_SECONDS)
+        self._transport.abort()
