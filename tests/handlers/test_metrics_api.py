@@ -8,9 +8,11 @@ import re
 import socket
 import subprocess
 import sys
+import uuid
 
 import pytest
 
+import ts.metrics
 from ts.metrics.caching_metric import CachingMetric
 from ts.metrics.dimension import Dimension
 from ts.metrics.metric import Metric
@@ -250,10 +252,47 @@ def test_dimensions_without_names_are_an_empty_list(tmp_path, lines):
     assert (line["name"], line["dims"], line["ids"]) == ("a", "", "r")
 
 
-def test_the_former_classes_still_work(lines, caplog):
+def test_the_former_store_collects_first_observations_and_logs_later_ones(lines):
     store = MetricsStore({0: "r"}, "old")
+    store.add_counter("C", 3, 0)
+    assert lines() == []
+    (metric,) = store.store
+    assert str(metric).startswith("C.Count:3|#ModelName:old,Level:Model|#hostname:")
+    assert str(metric).endswith(",r")
+    store.add_counter("C", 4, 0)
+    (line,) = lines()
+    assert (line["value"], line["type"], line["ids"]) == ("4", "COUNTER", "r")
+    store.add_counter("C", 3, 0, [Dimension("part", "a")])
+    store.add_error("E", 1)
+    assert [str(each).split("|")[1] for each in store.store] == [
+        "#ModelName:old,Level:Model",
+        "#part:a,ModelName:old,Level:Model",
+        "#Level:Error",
+    ]
+
+
+def test_request_ids_may_be_any_object(metrics, lines):
+    mine = uuid.uuid4()
+    store = MetricsStore(mine, "old")
     store.add_time("T", 3, 0)
-    assert lines()[0]["dims"] == "ModelName:old,Level:Model"
+    assert store.store[0].request_id == str(mine)
+    metrics.set_request_ids(mine)
+    metrics.add_time("T", 3)
+    assert lines()[0]["ids"] == str(mine)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dimension", "metric", "metric_encoder", "metrics_store", "system_metrics", "unit"],
+)
+def test_the_package_has_its_modules(name):
+    script = f"import ts.metrics, sys; assert ts.metrics.{name} is sys.modules['ts.metrics.{name}']"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    with pytest.raises(AttributeError, match=r"'ts\.metrics' has no attribute 'nothing'"):
+        _ = ts.metrics.nothing
+
+
+def test_the_former_classes_still_work(lines, caplog):
     metric = CachingMetric("N", "count", ["x"])
     metric.update(2, "r", [Dimension("y", "z")])
     assert metric.dimension_names == ["y"]

@@ -163,6 +163,8 @@ class MetricCacheAbstract(ABC):
             return ""
         if isinstance(ids, str):
             return ids
+        if not isinstance(ids, Mapping):
+            return str(ids)  # a uuid, as tests of handlers give one
         if idx is not None and idx in ids:
             return ids[idx]
         return ",".join(ids.values())
