@@ -57,6 +57,16 @@ def test_json_splits_and_regroups_the_instances(enveloped, infer):
     assert seen(service) == [[1], [2], [3], [4]]
 
 
+@pytest.mark.parametrize(
+    ("results", "first", "second"),
+    [("['a', 'b']", ["a", "b"], []), ("list('abcdef')", ["a", "b"], ["c", "d"])],
+)
+def test_json_cuts_results_as_torchserve_does(enveloped, infer, results, first, second):
+    service = enveloped("json", f"def handle(data, context):\n    return {results}")
+    rows = [body(instances=[1, 2]), body(instances=[3, 4])]
+    assert answers(infer(service, *rows)) == [{"predictions": first}, {"predictions": second}]
+
+
 def test_json_decodes_base64(enveloped, infer):
     source = (
         "def handle(data, context):\n    handle.seen = data\n    return ['x'] * len(data or [])"
@@ -123,6 +133,15 @@ def test_kservev2_shapes_the_inputs_and_names_the_outputs(enveloped, infer):
     assert handle.names == (["a", "b"], "mine")
     assert not hasattr(service.context, "input_names")
     assert not hasattr(service.context, "input_request_id")
+
+
+def test_kservev2_leaves_numbers_as_they_are(enveloped, infer):
+    service = enveloped("kservev2", SUM)
+    inputs = [tensor("a", [0.1, 300], [2]), tensor("b", [300], [1], "UINT8")]
+    inputs.append(tensor("c", [1], [1], "BF16"))
+    infer(service, body(inputs=inputs))
+    seen = service._entry_point.__self__._handle_fn.seen
+    assert [item["data"] for item in seen] == [[0.1, 300], [300], [1]]
 
 
 def test_kservev2_takes_the_requests_id_where_the_client_gave_none(enveloped, infer):

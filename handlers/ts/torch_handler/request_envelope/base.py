@@ -38,6 +38,12 @@ def regroup(results: Any, counts: List[int]) -> List[Any]:
     """
     if len(results) != sum(counts):
         raise ValueError(f"{len(results)} results for {sum(counts)} instances")
+    return cut(results, counts)
+
+
+def cut(results: Any, counts: List[int]) -> List[Any]:
+    """`regroup` as TorchServe's envelope `json` does: too few results leave the last ones short,
+    and nobody gets those that are too many."""
     groups, start = [], 0
     for count in counts:
         groups.append(list(results[start : start + count]))

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any, List
 
-from ts.torch_handler.request_envelope.base import BaseEnvelope, regroup
+from ts.torch_handler.request_envelope.base import BaseEnvelope, cut
 
 
 class JSONEnvelope(BaseEnvelope):
@@ -24,7 +24,7 @@ class JSONEnvelope(BaseEnvelope):
 
     def format_output(self, data: List[Any]) -> List[Any]:
         """Per request the text of ``{"predictions": its results}``."""
-        return [json.dumps({"predictions": group}) for group in regroup(data, self._lengths)]
+        return [json.dumps({"predictions": group}) for group in cut(data, self._lengths)]
 
 
 def _instances(row: Any) -> List[Any]:

@@ -10,15 +10,13 @@ import numpy as np
 from ts.torch_handler.request_envelope.base import BaseEnvelope, regroup
 
 _SIZES = ("8", "16", "32", "64")
-_TO_NUMPY: Dict[str, str] = {
-    "BOOL": "bool",
-    **{f"UINT{size}": f"uint{size}" for size in _SIZES},
-    **{f"INT{size}": f"int{size}" for size in _SIZES},
-    **{f"FP{size}": f"float{size}" for size in _SIZES[1:]},
-    "BYTES": "byte",
+_FROM_NUMPY: Dict[str, str] = {
+    "bool": "BOOL",
+    **{f"uint{size}": f"UINT{size}" for size in _SIZES},
+    **{f"int{size}": f"INT{size}" for size in _SIZES},
+    **{f"float{size}": f"FP{size}" for size in _SIZES[1:]},
+    "object": "BYTES",
 }
-_FROM_NUMPY = {name: datatype for datatype, name in _TO_NUMPY.items()}
-_FROM_NUMPY["object"] = "BYTES"
 
 
 class KServev2Envelope(BaseEnvelope):
@@ -74,8 +72,8 @@ class KServev2Envelope(BaseEnvelope):
 def _nested(item: Dict[str, Any]) -> Dict[str, Any]:
     if item["datatype"] == "BYTES":
         return {**item, "data": item["data"][0]}
-    values = np.array(item["data"], dtype=_TO_NUMPY[item["datatype"]])
-    return {**item, "data": values.reshape(item["shape"]).tolist()}
+    # Without the datatype: it would round or wrap the numbers, and only their shape is asked for.
+    return {**item, "data": np.array(item["data"]).reshape(item["shape"]).tolist()}
 
 
 def _output(name: str, result: Any) -> Dict[str, Any]:
