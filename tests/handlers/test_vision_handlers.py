@@ -13,7 +13,9 @@ from PIL import Image
 from torch_files import save_exported, save_script
 
 from ts.prediction import dumps
+from ts.torch_handler.densenet_handler import DenseNetHandler
 from ts.torch_handler.image_classifier import ImageClassifier
+from ts.torch_handler.object_detector import ObjectDetector
 
 
 class Means(torch.nn.Module):
@@ -178,17 +180,46 @@ def test_detection_keeps_good_boxes_of_images_of_any_size(load, model_dir, infer
     assert alone == [{"dog": [0.0, 0.0, 30.0, 20.0], "score": 0.75}]
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("P", 3), ("CMYK", 3)])
+def test_detection_leaves_grey_images_grey(mode, channels):
+    picture = Image.open(io.BytesIO(image("red", mode=mode, kind="TIFF")))
+    assert ObjectDetector.image_processing(picture).shape[0] == channels
+
+
+def test_a_detection_is_timed_once(load, model_dir, infer, caplog):
+    caplog.set_level("INFO", "ts.metrics.caching_metric")
+    files = {"model.py": DETECTOR_PY, "c.yaml": "handler: {profile: true}"}
+    folder = model_dir(files, modelFile="model.py", configFile="c.yaml")
+    infer(load(folder, "object_detector"), {"body": image("red", (30, 20))})
+    names = [record.metric[0] for record in caplog.records if hasattr(record, "metric")]
+    assert names.count("ts_handler_inference") == 1
+
+
 def test_densenet_takes_and_gives_saved_tensors(load, model_dir, infer):
     folder = model_dir(serializedFile="m.pt")
     save_script(Means(), folder / "m.pt")
     service = load(folder, "densenet_handler")
     rows = []
-    for size in (4, 8):
+    for size, value in ((4, 1.0), (4, 2.0), (8, 3.0)):
         stream = io.BytesIO()
-        torch.save(torch.ones(1, 3, size, size), stream)
+        torch.save(torch.full((3, size, size), value), stream)
         rows.append({"body": bytearray(stream.getvalue())})
-    outcome = infer(service, *rows)
-    assert outcome.code == 200
-    for prediction in outcome.predictions:
-        tensor = torch.load(io.BytesIO(prediction.body))
-        assert tensor.tolist() == [[10.0, 10.0, 10.0]]
+    # One row as TorchServe answers it, one batch of a size, and rows of two sizes.
+    for batch, expected in ((rows[:1], [10]), (rows[:2], [10, 20]), (rows, [10, 20, 30])):
+        outcome = infer(service, *batch)
+        assert outcome.code == 200
+        found = [torch.load(io.BytesIO(answer.body)).tolist() for answer in outcome.predictions]
+        assert found == [[[number] * 3] for number in expected]
+
+
+def test_densenet_calls_the_model_once_for_a_batch():
+    handler = DenseNetHandler()
+    handler.device, calls = torch.device("cpu"), []
+    handler.model = lambda batch: calls.append(batch.shape) or batch
+    rows = []
+    for _ in range(2):
+        stream = io.BytesIO()
+        torch.save(torch.ones(3), stream)
+        rows.append({"data": stream.getvalue()})
+    handler.postprocess(handler.inference(handler.preprocess(rows)))
+    assert calls == [(2, 3)]

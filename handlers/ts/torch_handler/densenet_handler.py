@@ -13,17 +13,25 @@ from ts.torch_handler.base_handler import BaseHandler
 class DenseNetHandler(BaseHandler):
     """Answers each saved tensor with the model's output, saved the same way by the server."""
 
-    def preprocess(self, data: List[Any]) -> List[Any]:
-        """The tensor of each row; no code in the bytes is run."""
+    def preprocess(self, data: List[Any]) -> Any:
+        """The rows' tensors as one batch, or a batch of one each where their shapes differ.
+
+        No code in the bytes is run.
+        """
         streams = [io.BytesIO(row.get("data") or row.get("body")) for row in data]
-        return [
+        rows = [
             torch.load(stream, map_location=self.device, weights_only=True) for stream in streams
         ]
+        if len({row.shape for row in rows}) == 1:
+            return torch.stack(rows)
+        return [row.unsqueeze(0) for row in rows]
 
-    def inference(self, data: List[Any], *args: Any, **kwargs: Any) -> List[Any]:
-        """Each row is a batch of its own, so that their shapes may differ."""
-        with torch.inference_mode():
-            return [self.model(tensor, *args, **kwargs) for tensor in data]
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(data, list):
+            return [super(DenseNetHandler, self).inference(one, *args, **kwargs) for one in data]
+        return super().inference(data, *args, **kwargs)
 
-    def postprocess(self, data: List[Any]) -> List[Any]:
-        return [tensor.cpu() for tensor in data]
+    def postprocess(self, data: Any) -> List[Any]:
+        """One output per row, each with the batch dimension that a row alone gets too."""
+        outputs = data if isinstance(data, list) else data.split(1)
+        return [output.cpu() for output in outputs]

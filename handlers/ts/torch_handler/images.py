@@ -12,6 +12,11 @@ def to_rgb(image: Any) -> Any:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def to_rgb_or_grey(image: Any) -> Any:
+    """Three channels, or one of a grey image: detectors spread that one themselves."""
+    return image if image.mode == "L" else to_rgb(image)
+
+
 def imagenet_transform() -> Any:
     """The transform of torchvision's ImageNet models: 224 x 224 pixels from the middle."""
     return transforms.Compose(

@@ -8,7 +8,7 @@ import torch
 from torchvision import transforms
 
 from ts.handler_utils.timer import timed
-from ts.torch_handler.images import to_rgb
+from ts.torch_handler.images import to_rgb_or_grey
 from ts.torch_handler.vision_handler import VisionHandler
 from ts.utils.util import map_class_to_label
 
@@ -17,7 +17,7 @@ class ObjectDetector(VisionHandler):
     """Answers each image with ``[{label: [x1, y1, x2, y2], "score": s}, ...]`` in pixels."""
 
     threshold = 0.5
-    image_processing = transforms.Compose([to_rgb, transforms.ToTensor()])
+    image_processing = transforms.Compose([to_rgb_or_grey, transforms.ToTensor()])
 
     @timed
     def preprocess(self, data: List[Any]) -> Any:
@@ -28,10 +28,10 @@ class ObjectDetector(VisionHandler):
 
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(data, list):
-            with torch.inference_mode():
-                return self.model(data, *args, **kwargs)
-        return super().inference(data, *args, **kwargs)
+        # Not by way of the base's method, which would be timed as well.
+        images = data if isinstance(data, list) else data.to(self.device)
+        with torch.inference_mode():
+            return self.model(images, *args, **kwargs)
 
     @timed
     def postprocess(self, data: Any) -> List[List[Dict[str, Any]]]:
