@@ -45,10 +45,13 @@ class TextClassifier(TextHandler):
         """The importance of each token and n-gram for class ``target``."""
         tensor, tokens = text_preprocess
         attributed = self.lig.attribute(
-            tensor, target=target, additional_forward_args=(torch.tensor([0]).to(self.device),)
+            tensor,
+            torch.zeros_like(tensor),
+            target=target,
+            additional_forward_args=(torch.tensor([0]).to(self.device),),
         )
         importances = self.summarize_attributions(attributed).tolist()
-        return [{"importances": importances, "words": tokens}]
+        return [{"importances": importances, "words": self.get_word_token(tokens)}]
 
     def _tokens(self, row: Any) -> List[str]:
         text = row.get("data") or row.get("body") or ""
@@ -60,7 +63,7 @@ class TextClassifier(TextHandler):
 
     def _numbers(self, tokens: List[str]) -> Any:
         grams = list(ngrams_iterator(tokens, self.ngrams))
-        if isinstance(self.source_vocab, dict):
+        if _is_plain(self.source_vocab):
             # Vocabularies saved as plain mappings have no default of their own.
             unknown = self.source_vocab.get("<unk>")
             found = [self.source_vocab.get(gram, unknown) for gram in grams]
@@ -68,3 +71,13 @@ class TextClassifier(TextHandler):
         else:
             numbers = [self.source_vocab[gram] for gram in grams]
         return torch.tensor(numbers, dtype=torch.long, device=self.device)
+
+
+def _is_plain(vocab: Any) -> bool:
+    """A dict that answers as dict does; others, such as a defaultdict, answer for themselves."""
+    kind = type(vocab)
+    return (
+        issubclass(kind, dict)
+        and kind.__getitem__ is dict.__getitem__
+        and not hasattr(kind, "__missing__")
+    )

@@ -19,9 +19,7 @@ from ts.torch_handler.base_handler import BaseHandler
 from ts.torch_handler.contractions import CONTRACTION_MAP
 from ts.utils.util import CLEANUP_REGEX
 
-CONTRACTIONS_PATTERN = re.compile(
-    "|".join(re.escape(contraction) for contraction in CONTRACTION_MAP), re.IGNORECASE
-)
+CONTRACTIONS_PATTERN = re.compile(f"({'|'.join(CONTRACTION_MAP)})", re.IGNORECASE)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -64,9 +62,10 @@ class TextHandler(BaseHandler, ABC):
         return [token.replace("Ġ", "") for token in input_tokens]
 
     def summarize_attributions(self, attributions: Any) -> Any:
-        """One importance per token from those of its embedding: ``[tokens]`` of norm 1."""
-        total = torch.softmax(attributions, dim=-1).sum(dim=-1).squeeze(0)
-        return total / torch.norm(total)
+        """Comparable importances in the attributions' own shape, ``[tokens][embedding]``."""
+        # TorchServe leaves the dimension to softmax, which takes the first of 1 or 3.
+        shares = torch.softmax(attributions, dim=0 if attributions.dim() in (0, 1, 3) else 1)
+        return shares / torch.norm(shares.sum(dim=-1))
 
     def _remove_html_tags(self, text: str) -> str:
         return CLEANUP_REGEX.sub("", text)
