@@ -104,6 +104,7 @@ class TsModelLoader(ModelLoader):
                 limit_max_image_pixels,
                 metrics,
             )
+            _prepare_gpu(gpu_id)
             initialize(service.context)
         return service
 
@@ -202,6 +203,13 @@ def _handler_class(module: types.ModuleType) -> Type:
             "or a function handle(data, context)"
         )
     return classes[0]
+
+
+def _prepare_gpu(gpu_id: Optional[int]) -> None:
+    """What TorchServe's base handler does when it is imported, for handlers that import ours and
+    never call its `initialize`."""
+    if gpu_id is not None and f"{_BUILT_IN}.base_handler" in sys.modules:
+        importlib.import_module(f"{_BUILT_IN}.devices").prefer_tensor_cores(int(gpu_id))
 
 
 def _read_manifest(model_dir: str) -> Optional[Dict[str, Any]]:

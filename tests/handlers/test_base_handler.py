@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -111,6 +112,23 @@ def test_the_flow_of_a_handler_that_skips_the_bases_init(load, infer, model_dir,
     names = [record.metric[0] for record in caplog.records]
     assert names == ["HandlerTime", "PredictionTime"]
     assert caplog.records[0].metric[1:3] == ("Milliseconds", "gauge")
+
+
+def test_tensor_cores_are_used_though_a_handler_skips_the_bases_initialize(
+    load, model_dir, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (8, 0))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    folder = model_dir({"h.py": FLOW, "plain.py": "def handle(data, context):\n    return data"})
+    load(folder, "h")
+    assert asked == []
+    load(folder, "h", gpu_id=0)
+    assert asked == ["high"]
+    monkeypatch.delitem(sys.modules, "ts.torch_handler.base_handler")
+    load(folder, "plain", gpu_id=0)
+    assert asked == ["high"]
 
 
 def test_headers_ask_for_an_explanation_or_a_description(load, infer, model_dir):

@@ -23,7 +23,7 @@ def choose(gpu_id: Optional[int]) -> Tuple[Optional[str], Any]:
     """
     if gpu_id is not None:
         if torch.cuda.is_available():
-            _prefer_tensor_cores(int(gpu_id))
+            prefer_tensor_cores(int(gpu_id))
             return "cuda", torch.device(f"cuda:{gpu_id}")
         if os.environ.get("TS_IPEX_GPU_ENABLE") == "true" and _available("xpu"):
             return "xpu", torch.device(f"xpu:{gpu_id}")
@@ -41,8 +41,16 @@ def _available(name: str) -> bool:
     return backend is not None and bool(backend.is_available())
 
 
-def _prefer_tensor_cores(gpu_id: int) -> None:
-    # Here and not at import: a zygote that touches CUDA leaves its forks without it.
-    if torch.cuda.get_device_capability(gpu_id) >= (8, 0):
+def prefer_tensor_cores(gpu_id: int) -> None:
+    """Let torch compute products of float32 matrices in TF32 where the GPU can.
+
+    TorchServe does so when the base handler is imported. Here it waits for a worker that has a
+    GPU: a zygote that touches CUDA leaves its forks without it.
+    """
+    if not torch.cuda.is_available():
+        return
+    # A worker that sees only its own GPUs may know the first of them as number 0.
+    index = gpu_id if gpu_id < torch.cuda.device_count() else 0
+    if torch.cuda.get_device_capability(index) >= (8, 0):
         torch.set_float32_matmul_precision("high")
-        logger.info("Using TF32 for float32 matrix products on GPU %s", gpu_id)
+        logger.info("Using TF32 for float32 matrix products on GPU %s", index)
