@@ -90,8 +90,9 @@ class Context:
             "limit_max_image_pixels": limit_max_image_pixels,
         }
         self.request_ids: Optional[Dict[int, str]] = None
-        self.request_processor: Any = None
-        self.metrics = metrics
+        # Handlers written for TorchServe also use these two by their inner names.
+        self._request_processor: Any = None
+        self._metrics = metrics
         self.model_yaml_config = {} if model_yaml_config is None else model_yaml_config
         self.stopping_criteria: Any = None
         self.cl_socket: Any = None
@@ -106,10 +107,28 @@ class Context:
         """model_dir, gpu_id, batch_size, server_name, server_version, limit_max_image_pixels."""
         return self._system_properties
 
+    @property
+    def request_processor(self) -> Any:
+        """One `RequestProcessor` per request of the batch; None before the first one."""
+        return self._request_processor
+
+    @request_processor.setter
+    def request_processor(self, request_processor: Any) -> None:
+        self._request_processor = request_processor
+
+    @property
+    def metrics(self) -> Any:
+        """The metrics cache."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Any) -> None:
+        self._metrics = metrics
+
     def start_batch(self, headers: List[Dict[str, Any]], request_ids: Dict[int, str]) -> None:
         """Replace what belongs to a batch; called by `Service` before each `handle`."""
         self.request_ids = request_ids
-        self.request_processor = [RequestProcessor(header) for header in headers]
+        self._request_processor = [RequestProcessor(header) for header in headers]
 
     def is_cancelled(self, idx: int = 0) -> bool:
         """Whether nobody waits for request ``idx`` of the batch any more.
@@ -125,11 +144,11 @@ class Context:
 
     def get_request_header(self, idx: int, key: str) -> Any:
         """Header ``key`` of request ``idx``, matched with exact case; None when absent."""
-        return self.request_processor[idx].get_request_property(key)
+        return self._request_processor[idx].get_request_property(key)
 
     def get_all_request_header(self, idx: int) -> Dict[str, Any]:
         """All headers of a request, and per input a dict with its ``content-type``."""
-        return self.request_processor[idx].get_request_properties()
+        return self._request_processor[idx].get_request_properties()
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         self.set_response_header(idx, "content-type", value)
@@ -139,23 +158,23 @@ class Context:
 
     def get_response_status(self, idx: int) -> Tuple[Optional[int], Optional[str]]:
         """Code and reason phrase; (200, None) unless the handler chose others."""
-        processor = self.request_processor[idx]
+        processor = self._request_processor[idx]
         return processor.get_response_status_code(), processor.get_response_status_phrase()
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         """Answer request ``idx`` with this status; does nothing outside a batch."""
-        if self.request_processor is not None and self.request_processor[idx] is not None:
-            self.request_processor[idx].report_status(code, reason_phrase=phrase)
+        if self._request_processor is not None and self._request_processor[idx] is not None:
+            self._request_processor[idx].report_status(code, reason_phrase=phrase)
 
     def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
-        for idx in range(len(self.request_processor or ())):
+        for idx in range(len(self._request_processor or ())):
             self.set_response_status(code, phrase, idx)
 
     def get_response_headers(self, idx: int) -> Dict[str, Any]:
-        return self.request_processor[idx].get_response_headers()
+        return self._request_processor[idx].get_response_headers()
 
     def set_response_header(self, idx: int, key: str, value: Any) -> None:
-        self.request_processor[idx].add_response_property(key, value)
+        self._request_processor[idx].add_response_property(key, value)
 
     def get_sequence_id(self, idx: int) -> Any:
         """The request's sequence id under sequence batching."""

@@ -184,9 +184,11 @@ def _failed(error: Exception) -> Outcome:
 
 def _code(value: Any) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        code = int(value)
+    except (TypeError, ValueError, OverflowError):
         return 500
+    # 200 would promise one answer per request, and there is none.
+    return code if 100 <= code <= 599 and code != 200 else 500
 
 
 def _model_yaml(model_dir: str, manifest: Optional[Dict[str, Any]]) -> Dict[str, Any]:

@@ -96,3 +96,15 @@ def test_handlers_may_hang_attributes_on_it_and_equality_sees_them(context):
     other.cache = {"a": 1}
     assert other != context
     assert context != "context"
+
+
+def test_old_handlers_reach_behind_the_properties(context):
+    assert context._request_processor is context.request_processor
+    context._request_processor = context.request_processor[:1]
+    assert len(context.request_processor) == 1
+    context.request_processor = None
+    assert context._request_processor is None
+    context.metrics = mine = object()
+    assert context._metrics is mine
+    context._metrics = None
+    assert context.metrics is None

@@ -8,6 +8,7 @@ import types
 from collections import OrderedDict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import ts
@@ -28,6 +29,7 @@ def test_the_package_tells_its_version():
     [
         ({"0": "cat"}, {"0": "cat"}),
         ({"0": ["n021", "cat"], "1": "dog"}, {"0": "cat", "1": "dog"}),
+        ({"object_type_names": [None, 7, []]}, {"0": None, "1": 7, "2": []}),
         ({"object_type_names": ["none", ["n1", "cat"]]}, {"0": "none", "1": "cat"}),
     ],
 )
@@ -57,6 +59,11 @@ def test_probabilities_get_labels():
     assert [list(row.items()) for row in labelled] == [[("dog", 0.9), ("cat", 0.1)]]
     with pytest.raises(KeyError):
         util.map_class_to_label([[0.9]], mapping, [[5]])
+    rows = [(0.9, 0.1), np.array([0.5, 0.5])]
+    assert util.map_class_to_label(rows) == [{"0": 0.9, "1": 0.1}, {"0": 0.5, "1": 0.5}]
+    assert util.map_class_to_label([{"x": 1}.items()], None, ["a"]) == [{"a": ("x", 1)}]
+    with pytest.raises(TypeError, match="mapping must be a dict"):
+        util.map_class_to_label([[0.9]], ["cat"])  # type: ignore[arg-type]
     for wrong in ([0.9], ((0.9,),)):
         with pytest.raises(TypeError, match="tolist"):
             util.map_class_to_label(wrong)  # type: ignore[arg-type]

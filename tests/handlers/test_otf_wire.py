@@ -50,6 +50,7 @@ def test_the_predict_reply_is_torchserves():
 def test_without_results_the_body_is_error():
     reply = otf.create_predict_response(None, {0: "r", 1: "s"}, "m", 503)
     assert bytes(reply).count(field(b"error")) == 2
+    assert bytes(reply).count(struct.pack("!ii", 503, 0)) == 2  # each request's own status
     assert bytes(reply).startswith(struct.pack("!i", 503))
 
 
@@ -174,7 +175,7 @@ def test_a_failing_handler_answers_with_its_code(pair):
     one.sendall(b"I" + request_frame() + END)
     reply = Service("m", "/m", None, handle, None, 1).predict(otf.retrieve_msg(other)[1])
     assert bytes(reply).startswith(struct.pack("!i", 503) + field(b"Prediction failed"))
-    assert field(b"error") in bytes(reply)
+    assert field(b"") + struct.pack("!iii", 503, 0, 0) + field(b"error") in bytes(reply)
 
 
 def test_parts_are_written_to_the_socket_where_no_sink_is_set(pair, infer):

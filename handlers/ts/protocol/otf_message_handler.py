@@ -73,14 +73,15 @@ def create_predict_response(
 
     Args:
         ret: one result per request, indexed by the keys of ``req_id_map``; None for an error.
-        context: where status and headers come from; 200 without headers when None.
+        code: of the whole batch, and of each request where there is no ``context``.
+        context: where status and headers come from.
         ts_stream_next: announce that more of each answer will come.
 
     Returns:
         The bytes, or None on ranks other than 0 of a distributed model, which stay silent.
     """
     try:
-        predictions = [_prediction(ret, idx, context, ts_stream_next) for idx in req_id_map]
+        predictions = [_prediction(ret, idx, code, context, ts_stream_next) for idx in req_id_map]
     except UnsupportedOutput:
         logger.warning(UNSUPPORTED_OUTPUT, exc_info=True)
         return create_predict_response(None, req_id_map, UNSUPPORTED_OUTPUT, 503)
@@ -93,7 +94,7 @@ def encode_predictions(
     """Encode a batch's reply; without predictions every request gets the body ``error``."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return None
-    answers = list(predictions) or [Prediction(200, "", {}, b"error")] * len(req_id_map)
+    answers = list(predictions) or [Prediction(code, "", {}, b"error")] * len(req_id_map)
     reply = bytearray()
     _put_int(reply, code)
     _put_text(reply, message)
@@ -132,11 +133,15 @@ def send_intermediate_predict_response(
 
 
 def _prediction(
-    ret: Optional[Sequence[Any]], idx: int, context: Optional[Context], ts_stream_next: bool
+    ret: Optional[Sequence[Any]],
+    idx: int,
+    code: int,
+    context: Optional[Context],
+    ts_stream_next: bool,
 ) -> Prediction:
     value = b"error" if ret is None else ret[idx]
     if context is None:
-        return Prediction(200, "", {}, encode_body(value))
+        return Prediction(code, "", {}, encode_body(value))
     if ts_stream_next:
         context.set_response_header(idx, STREAM_NEXT, "true")
     else:

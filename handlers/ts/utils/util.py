@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import logging
 import os
 import re
 import warnings
 from enum import Enum
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, Iterable, List, Optional, Type
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +115,17 @@ def load_label_mapping(mapping_file_path: str) -> Optional[Dict[str, str]]:
         )
     names = mapping.get("object_type_names")
     if isinstance(names, list):
-        return {str(index): _label(name) for index, name in enumerate(names)}
+        # TorchServe takes these as they are: the number 0 or null may stand for "nothing".
+        return {str(index): _last(name) for index, name in enumerate(names)}
     return {key: _label(value) for key, value in mapping.items()}
 
 
+def _last(value: Any) -> Any:
+    return value[-1] if isinstance(value, list) and value else value
+
+
 def _label(value: Any) -> str:
-    label = value[-1] if isinstance(value, list) and value else value
+    label = _last(value)
     if not isinstance(label, str):
         raise ValueError(
             'labels in index_to_name must be either str or ["id", "label"] lists, '
@@ -129,25 +135,27 @@ def _label(value: Any) -> str:
 
 
 def map_class_to_label(
-    probs: List[List[float]],
+    probs: List[Any],
     mapping: Optional[Dict[str, str]] = None,
-    lbl_classes: Optional[List[List[int]]] = None,
+    lbl_classes: Optional[Iterable[Any]] = None,
 ) -> List[Dict[str, float]]:
     """Turn rows of probabilities into one ``{label: probability}`` dict per row.
 
     Args:
-        probs: ``[batch][k]``.
+        probs: ``[batch][k]``, a list of rows of any kind that can be iterated.
         mapping: class number as str to label; class numbers serve as labels without it.
         lbl_classes: ``[batch][k]`` class numbers, 0..k-1 by default.
 
     Raises:
-        TypeError: probs is no list of lists.
+        TypeError: probs is no list of rows, or the mapping no dict.
         KeyError: the mapping lacks a class.
     """
-    if not (isinstance(probs, list) and all(isinstance(row, list) for row in probs)):
+    if not (isinstance(probs, list) and all(hasattr(row, "__iter__") for row in probs)):
         raise TypeError("Convert the probabilities to a list of lists first: probs.tolist()")
+    if mapping is not None and not isinstance(mapping, dict):
+        raise TypeError(f"The mapping must be a dict, found {type(mapping).__name__}")
     if lbl_classes is None:
-        lbl_classes = [list(range(len(row))) for row in probs]
+        lbl_classes = [itertools.count() for _ in probs]
     return [
         {
             (str(number) if mapping is None else mapping[str(number)]): prob
