@@ -1,13 +1,14 @@
 """TorchServe's five log files and standard output, with its line formats.
 
-`server` opens them; every room hands in whole lines. The caller's side appends one tuple to a
-list, under half a microsecond a line; a thread of `log_files` formats and writes.
+`server` opens them; every room hands in whole lines. The caller's side adds their pieces to lists,
+under half a microsecond a line; a thread of `log_files` joins and writes them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import TextIO
 
 from ts_frontend.config import Config
@@ -15,14 +16,18 @@ from ts_frontend.log_files import ConsoleSink, FileSink, Pump
 from ts_frontend.log_records import PACKAGES, RecordHandler, apply_log_config, level_name
 
 _INTERVAL = 0.05  # seconds in which lines gather
-_CHUNK = 1000  # lines formatted without letting another thread run
+_PIECES = 4  # of a line: time stamp, level and thread and logger, text, line feed
+_CHUNK = 1000 * _PIECES  # joined without letting another thread run
 _HURRY = 10_000  # as many waiting lines are written without the interval
 _MAX_WAITING = 100_000  # more is dropped: the disk takes nothing
 _FILES_GRACE = 30.0  # seconds to write the rest at the end
 _CONSOLE_GRACE = 1.0
 
-# file, timestamp, level and thread and logger, text
-_Line = tuple[FileSink | None, str, str, str]
+# Between time stamp and text, where the file's name says the rest.
+_BRIEF = " - "
+_ACCESS = " [INFO ] main ACCESS_LOG - "
+_TS_METRICS = " [INFO ] main TS_METRICS - "
+_MODEL_METRICS = " [INFO ] main MODEL_METRICS - "
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +46,19 @@ class Logs:
 
     def __init__(self, config: Config, *, stdout: TextIO | None) -> None:
         self._config = config
-        self._root = FileSink(config.log_location / "ts_log.log")
-        self._access = FileSink(config.log_location / "access_log.log")
-        self._model = FileSink(config.log_location / "model_log.log")
-        self._ts_metrics = FileSink(config.metrics_location / "ts_metrics.log")
-        self._model_metrics = FileSink(config.metrics_location / "model_metrics.log")
+        self._root = _Book(config.log_location / "ts_log.log")
+        self._access = _Book(config.log_location / "access_log.log")
+        self._model = _Book(config.log_location / "model_log.log")
+        self._ts_metrics = _Book(config.metrics_location / "ts_metrics.log")
+        self._model_metrics = _Book(config.metrics_location / "model_metrics.log")
+        self._books = (
+            self._root,
+            self._access,
+            self._model,
+            self._ts_metrics,
+            self._model_metrics,
+        )
         self._console = ConsoleSink(stdout) if stdout is not None else None
-        self._lines: list[_Line] = []
-        self._append = self._lines.append
         self._missing = 0
         self._pump = Pump("log-files", self._write_files, _INTERVAL)
         self._console_pump = Pump("log-console", self._write_console, 0)
@@ -68,8 +78,8 @@ class Logs:
         """
         warning = None
         try:
-            for sink in self._sinks():
-                sink.open()
+            for book in self._books:
+                book.sink.open()
             if self._config.log_config is not None:
                 warning = apply_log_config(self._config.log_config)
         except ValueError:
@@ -102,15 +112,15 @@ class Logs:
 
     def access(self, line: str) -> None:
         """``/127.0.0.1:64003 "POST /predictions/resnet HTTP/1.1" 200 118``."""
-        self._add(self._access, "[INFO ] main ACCESS_LOG", line)
+        self._add(self._access, _ACCESS, _BRIEF, line)
 
     def ts_metric(self, line: str) -> None:
         """One metric of the server, as `metrics` formats it."""
-        self._add(self._ts_metrics, "[INFO ] main TS_METRICS", line)
+        self._add(self._ts_metrics, _TS_METRICS, _BRIEF, line)
 
     def model_metric(self, line: str) -> None:
         """One metric of a model, as `metrics` formats it."""
-        self._add(self._model_metrics, "[INFO ] main MODEL_METRICS", line)
+        self._add(self._model_metrics, _MODEL_METRICS, _BRIEF, line)
 
     def model(self, worker: str, stream: str, level: int, text: str) -> None:
         """What a worker wrote or logged.
@@ -121,16 +131,22 @@ class Logs:
             level: a level of Python's logging.
             text: without newline at its end.
         """
-        self._add(self._model, f"[{level_name(level)}] {worker}-{stream} MODEL_LOG", text)
+        head = f" [{level_name(level)}] {worker}-{stream} MODEL_LOG - "
+        self._add(self._model, head, head, text)
 
     def _record(self, thread: str, logger: str, level: str, text: str) -> None:
-        self._add(None, f"[{level}] {thread} {logger}", text)
+        self._add(None, f" [{level}] {thread} {logger} - ", "", text)
 
-    def _add(self, sink: FileSink | None, head: str, text: str) -> None:
+    def _add(self, book: _Book | None, head: str, brief: str, text: str) -> None:
+        """Add a line to ts_log.log and standard output, and with ``brief`` to a file of its own."""
         millisecond = int(time.time() * 1000)
         if millisecond != self._millisecond:
             self._tick(millisecond)
-        self._append((sink, self._stamp, head, text))
+        stamp = self._stamp
+        # One call each: another thread may come in between, but not within a line.
+        self._root.add((stamp, head, text, "\n"))
+        if book is not None:
+            book.add((stamp, brief, text, "\n"))
         if self._pump.idle:
             self._pump.wake()
 
@@ -143,11 +159,12 @@ class Logs:
         self._stamp = f"{self._second_text},{rest:03d}"
         self._millisecond = millisecond
         # Looking once a millisecond is enough to keep memory bounded.
-        waiting = len(self._lines)
+        waiting = len(self._root.pieces) // _PIECES
         if waiting > _HURRY:
             self._pump.hurry()
         if waiting > _MAX_WAITING:
-            self._lines.clear()
+            for book in self._books:
+                book.pieces.clear()
             self._missing += waiting
 
     def _write_files(self) -> None:
@@ -155,26 +172,13 @@ class Logs:
         missing, self._missing = self._missing, 0
         if missing:
             log.warning("%d log lines are lost: the disk was too slow", missing)
-        while self._lines:
-            batch = self._lines[:_CHUNK]
-            del self._lines[: len(batch)]
-            self._write_batch(batch)
-
-    def _write_batch(self, batch: list[_Line]) -> None:
-        text = "".join([f"{stamp} {head} - {text}\n" for _, stamp, head, text in batch])
-        self._root.write(text)
-        if self._console is not None:
-            self._console.offer(text)
-            self._console_pump.wake()
-        for sink in {line[0] for line in batch}:
-            if sink is self._model:
-                lines = [
-                    f"{stamp} {head} - {text}\n" for to, stamp, head, text in batch if to is sink
-                ]
-            else:
-                lines = [f"{stamp} - {text}\n" for to, stamp, _, text in batch if to is sink]
-            if sink is not None:
-                sink.write("".join(lines))
+        for book in self._books:
+            while book.pieces:
+                text = book.take()
+                book.sink.write(text)
+                if book is self._root and self._console is not None:
+                    self._console.offer(text)
+                    self._console_pump.wake()
 
     def _write_console(self) -> None:
         if self._console is not None:
@@ -188,9 +192,23 @@ class Logs:
                 self._levels[name] = logger.level
                 logger.setLevel(logging.INFO)
 
-    def _sinks(self) -> tuple[FileSink, ...]:
-        return (self._root, self._access, self._model, self._ts_metrics, self._model_metrics)
-
     def _close_files(self) -> None:
-        for sink in self._sinks():
-            sink.close()
+        for book in self._books:
+            book.sink.close()
+
+
+class _Book:
+    """A file and the pieces of the lines that wait for it."""
+
+    __slots__ = ("add", "pieces", "sink")
+
+    def __init__(self, path: Path) -> None:
+        self.sink = FileSink(path)
+        self.pieces: list[str] = []
+        self.add = self.pieces.extend
+
+    def take(self) -> str:
+        """Remove the oldest lines and return their text."""
+        some = self.pieces[:_CHUNK]
+        del self.pieces[: len(some)]
+        return "".join(some)

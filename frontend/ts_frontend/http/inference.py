@@ -5,6 +5,7 @@ Turns a request into a row and gives it to `core.inference`.
 
 from __future__ import annotations
 
+from itertools import chain
 from urllib.parse import quote
 
 from ts_frontend.core.inference import Inference
@@ -114,7 +115,7 @@ class InferenceFace:
         marks: bytes,
     ) -> RawResponse:
         """Run the row; ``marks`` are packed headers of our own, behind the client's."""
-        parts = [part for pair in exchange.request.raw_headers for part in pair]
+        parts = [*chain.from_iterable(exchange.request.raw_headers)]
         if marks:
             parts.append(marks)
         request = Request(exchange.id.encode(), b"\0".join(parts), row)

@@ -11,6 +11,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from ts_worker.backend.base import (
@@ -45,6 +46,15 @@ _TAIL_LINES = 50
 _FORK_ATTEMPTS = 3
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A batch the worker has not answered to its end."""
+
+    batch: Batch
+    sink: ReplySink
+    unanswered: int  # of its requests; each is answered once
+
+
 class ProcessWorker:
     """One worker process, from its birth to its end."""
 
@@ -53,7 +63,7 @@ class ProcessWorker:
         self._child = child
         self._pipes = pipes
         loop = asyncio.get_running_loop()
-        self._batches: dict[int, tuple[Batch, ReplySink, set[bytes]]] = {}
+        self._batches: dict[int, _Sent] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._loaded: asyncio.Future[Loaded] = loop.create_future()
@@ -97,8 +107,7 @@ class ProcessWorker:
     def predict(self, batch: Batch, reply: ReplySink) -> None:
         if self._child.ended.done():
             raise WorkerGone
-        waiting = {request.id for request in batch.requests}
-        self._batches[batch.batch_id] = (batch, reply, waiting)
+        self._batches[batch.batch_id] = _Sent(batch, reply, len(batch.requests))
         self._connection.send(batch)
 
     def cancel(self, request_id: bytes) -> None:
@@ -147,16 +156,15 @@ class ProcessWorker:
         entry = self._batches.get(message.batch_id)
         if entry is None:
             return
-        _, sink, waiting = entry
-        waiting.difference_update(response.request_id for response in message.responses)
-        if message.code != 200 or not waiting:
+        entry.unanswered -= len(message.responses)
+        if message.code != 200 or entry.unanswered <= 0:
             del self._batches[message.batch_id]
-        sink(message)
+        entry.sink(message)
 
     def _reply_chunk(self, message: ReplyChunk) -> None:
-        for _, sink, waiting in self._batches.values():
-            if message.request_id in waiting:
-                sink(message)
+        for entry in self._batches.values():
+            if any(request.id == message.request_id for request in entry.batch.requests):
+                entry.sink(message)
                 return
 
     async def _call(self, call: Call) -> None:
