@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx.experimental.symbolic_shapes  # sympy adds a warning filter: before any test
 
 MODEL_PY = """
 import torch

@@ -14,20 +14,14 @@ from abc import ABC
 from typing import Any, List, Optional, Tuple
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity as ProfilerActivity  # handlers import these from here
+from torch.profiler import profile as profile
+from torch.profiler import record_function as record_function
 
 from ts.context import Context
 from ts.handler_utils.timer import timed
 from ts.torch_handler import compilation, devices, model_formats, profiling
 from ts.utils.util import load_label_mapping
-
-__all__ = [
-    "BaseHandler",
-    "ProfilerActivity",
-    "profile",
-    "record_function",
-    "setup_ort_session",
-]
 
 logger = logging.getLogger(__name__)
 
