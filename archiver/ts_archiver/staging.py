@@ -13,9 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ts_archiver.entries import safe_name
-from ts_archiver.errors import AlreadyExists, ReadError, WriteFailed, reason
-from ts_archiver.manifest import parse
+from ts_archiver.errors import AlreadyExists, WriteFailed, reason
 from ts_archiver.sources import MANIFEST_NAME
 
 
@@ -84,32 +82,21 @@ def _make_folder(folder: Path, created: list[Path], warn: Callable[[str], None])
 
 
 def _merge(new: Path, target: Path) -> None:
-    """Move the files of ``new`` into ``target``, and remove those of the archive it held before.
+    """Move the files of ``new`` into ``target``, which keeps what else it holds: weights that were
+    put there by hand, or sources.
 
     The manifest goes last: until then the folder passes for the old archive, and packing again
     finishes what was interrupted.
     """
     names = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
-    stale = _listed(target) - set(names)
     names.sort(key=lambda name: (name == MANIFEST_NAME, name))
     for name in names:
         _check_place(target, name)
     for name in names:
-        if name == MANIFEST_NAME:
-            _remove_listed(target, stale)
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         (new / name).replace(place)
     _remove(new)
-
-
-def _listed(target: Path) -> set[str]:
-    """The files that the manifest in ``target`` lists: an archiver put them there."""
-    try:
-        files = parse((target / MANIFEST_NAME).read_bytes(), str(target)).get("files")
-    except (OSError, ReadError):
-        return set()
-    return set(files) if isinstance(files, dict) else set()
 
 
 def _check_place(target: Path, name: str) -> None:
@@ -122,17 +109,6 @@ def _check_place(target: Path, name: str) -> None:
         if os.path.lexists(above) and not above.is_dir():
             raise AlreadyExists(f"{above} is a file and would become a folder. Remove it.")
         above = above.parent
-
-
-def _remove_listed(target: Path, stale: set[str]) -> None:
-    root = os.path.realpath(target)
-    for name in stale:
-        with contextlib.suppress(OSError, ReadError):
-            path = target / safe_name(name, str(target))
-            # A link inside the folder may lead to files that are no part of the archive.
-            inside = os.path.join(root, path.relative_to(target).parent)
-            if os.path.realpath(path.parent) == os.path.normpath(inside):
-                path.unlink()
 
 
 def _remove(path: Path) -> None:
