@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -444,6 +445,22 @@ async def test_stopping_answers_what_is_under_way_and_accepts_nothing_more() -> 
         writer.close()
         idle_writer.close()
     assert answer.endswith(b"\r\n\r\nlate")
+
+
+async def test_stopping_does_not_wait_longer_than_its_grace() -> None:
+    async def endless(request: Request) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with edge(behaviour=endless) as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        writer.write(post("/predictions/m"))
+        await until(lambda: bool(e.inference.calls))
+        grace, begun = 1.5, time.monotonic()
+        await e.listeners[0].stop(grace=grace)
+        assert grace <= time.monotonic() - begun < grace + 1.5
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 async def test_a_keep_alive_client_is_told_that_the_server_drains() -> None:

@@ -39,6 +39,8 @@ BACKLOG = 1024
 # A refused body is read on for so long: closing at once would reset the connection, and the
 # client might never see why it was refused.
 LINGER_SECONDS = 5.0
+# For each step of ending what is left when the grace is over: a handler may clean up.
+CUT_SECONDS = 0.5
 
 
 class BindError(OSError):
@@ -126,13 +128,31 @@ class Listener:
             return
         self._server.close()
         self._web.pre_shutdown()
-        await self._web.shutdown(grace)
-        await self._server.wait_closed()
+        await self._end(self._web, self._server, grace)
         # Closed connections let go of their sockets in the loop's next turn.
         await asyncio.sleep(0)
         if self.address.scheme == "unix" and self.address.path:
             with contextlib.suppress(OSError):
                 os.unlink(self.address.path)
+
+    async def _end(self, web: WebServer, server: asyncio.Server, grace: float) -> None:
+        transports = [one.transport for one in web.connections if one.transport is not None]
+        # aiohttp waits its timeout twice, once before and once behind cancelling the handler.
+        try:
+            async with asyncio.timeout(grace):
+                await web.shutdown(None)
+        except TimeoutError:
+            log.warning("%s: requests did not end within %s s, they are cut off", self, grace)
+            await web.shutdown(CUT_SECONDS)
+        try:
+            async with asyncio.timeout(CUT_SECONDS):
+                await server.wait_closed()
+        except TimeoutError:  # clients that don't read what they asked for
+            for transport in transports:
+                transport.abort()
+
+    def __str__(self) -> str:
+        return str(self.address)
 
     async def _bind(self, loop: asyncio.AbstractEventLoop, web: WebServer) -> asyncio.Server:
         address = self.address
