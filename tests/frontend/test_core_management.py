@@ -10,6 +10,7 @@ import pytest
 
 from tests.core_rig import Site, never
 from tests.fakes import FakeWorker, LoadFailed, hold, make_request
+from ts_frontend.core.archive import Archive
 from ts_frontend.core.management import Outcome
 from ts_frontend.errors import (
     BadRequest,
@@ -191,6 +192,24 @@ async def test_cancelling_a_register_before_it_is_in_leaves_nothing(
     await asyncio.wait([task])
     assert task.cancelled()
     assert site.unpacked == 0
+
+
+async def test_an_unexpected_failure_of_one_startup_model_leaves_the_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch = site.management._store.fetch
+
+    async def odd(url: str, **options: bool) -> Archive:
+        if url == "bad.mar":
+            raise ValueError("the cause")
+        return await fetch(url, **options)
+
+    monkeypatch.setattr(site.management._store, "fetch", odd)
+    await site.management.load_at_startup(f"bad.mar, http://[x/m.mar, {site.model()}")
+    assert [model.name for model in site.catalog] == ["m"]
+    assert "Failed to load model: bad.mar" in caplog.text
+    assert "ValueError: the cause" in caplog.text
+    assert "Failed to download archive from: http://[x/m.mar" in caplog.text
 
 
 async def test_close_deletes_what_was_unpacked(site: Site) -> None:

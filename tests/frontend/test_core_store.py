@@ -154,6 +154,7 @@ async def test_an_archive_without_manifest_has_an_empty_one(folder: Path) -> Non
         ("none.mar", "Model not found at: none.mar"),
         ("s3://bucket/x.mar", "Model not found at: s3://bucket/x.mar"),
         ("/", "Model not found at: /"),
+        ("https://only.example/%00.mar", "Model not found at: https://only.example/%00.mar"),
         ("http://h/x.mar", "Given URL http://h/x.mar does not match any allowed URL(s)"),
         ("FILE:///x.mar", "Given URL FILE:///x.mar does not match any allowed URL(s)"),
     ],
@@ -262,7 +263,12 @@ async def test_failed_downloads_leave_nothing(
 
 
 async def test_the_text_of_a_failed_download(folder: Path) -> None:
-    for url in ("http://127.0.0.1:1/x.mar", "file:///none/x.mar", "http://127.0.0.1:99999/x.mar"):
+    for url in (
+        "http://127.0.0.1:1/x.mar",
+        "file:///none/x.mar",
+        "http://127.0.0.1:99999/x.mar",
+        "http://[x/m.mar",
+    ):
         with pytest.raises(DownloadFailed) as caught:
             await a_store(folder).fetch(url)
         assert caught.value.message.startswith(f"Failed to download archive from: {url}\n")

@@ -196,6 +196,8 @@ class Management:
                 await self._enter(Registration(url, model_name=name), at_startup=True)
             except ServeError as error:
                 logger.error("Failed to load model: %s, %s", entry, error.message)
+            except Exception:  # a bug that one archive brings out: the others can still serve
+                logger.exception("Failed to load model: %s", entry)
 
     async def close(self) -> None:
         """Delete the unpacked files of all models, once the supervisor is closed."""

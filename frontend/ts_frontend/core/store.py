@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from ts_archiver import ArchiveError, Limits, ManifestError, extract, read_manifest
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.download import Download
-from ts_frontend.errors import Internal, InvalidModel, ModelNotFound
+from ts_frontend.errors import DownloadFailed, Internal, InvalidModel, ModelNotFound
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -109,8 +109,11 @@ class Store:
             raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
 
     async def _download(self, url: str, folder: Path, signed: bool) -> Path:
-        name = Path(unquote(urlsplit(url).path)).name
-        if not name or name.startswith("."):
+        try:
+            name = Path(unquote(urlsplit(url).path)).name
+        except ValueError as error:  # such as http://[x/
+            raise DownloadFailed(f"Failed to download archive from: {url}\n{error}") from error
+        if not name or name.startswith(".") or "\0" in name:
             raise ModelNotFound(f"Model not found at: {url}")
         target = folder / name
         try:
