@@ -13,9 +13,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.core.catalog import Catalog
@@ -71,7 +72,10 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     _on_signals(stopping)
     async with _server(config) as management:
         if config.load_models:
-            await management.load_at_startup(config.load_models)
+            loading = management.load_at_startup(config.load_models)
+            if not await _unless(stopping, loading):
+                log.info("Stopping while models are being loaded")
+                return 0
         # What was made until now lives as long as the server: the collector need not look at it.
         gc.collect()
         gc.freeze()
@@ -80,6 +84,22 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
         await stopping.wait()
         log.info("Stopping: requests in flight are answered first")
     return 0
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, or cancel it as soon as the server shall stop; says whether it was done."""
+    working = asyncio.create_task(work)
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return False
+        working.result()
+        return True
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.wait([working, waiting])
 
 
 def _on_signals(stopping: asyncio.Event) -> None:

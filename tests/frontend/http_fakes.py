@@ -79,6 +79,10 @@ class FakeManagement:
     outcome: Outcome = field(default_factory=lambda: Outcome(200, "done"))
     gate: asyncio.Event | None = None
     finished: int = 0
+    lacks: list[str] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        return self.lacks
 
     async def register(self, asked: Any) -> Outcome:
         return await self._change("register", asked)

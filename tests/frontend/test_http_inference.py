@@ -147,14 +147,16 @@ async def test_ping_tells_the_health(path: str) -> None:
 
 async def test_liveness_and_readiness_are_on_every_port() -> None:
     async with edge() as e, aiohttp.ClientSession() as session:
-        for well, status in ((True, 200), (False, 503)):
-            e.inference.well = well
+        ready, not_ready = {"status": "Ready"}, {"status": "Not ready", "missing": ["m"]}
+        for lacks, status, body in (([], 200, ready), (["m"], 503, not_ready)):
+            e.management.lacks = lacks
             for listener in range(3):
                 async with session.get(e.url("/livez", listener)) as answer:
                     assert answer.status == 200
                     assert await answer.json() == {"status": "Alive"}
                 async with session.get(e.url("/readyz", listener)) as answer:
                     assert answer.status == status
+                    assert await answer.json() == body
     assert len(e.listeners) == 3
 
 

@@ -24,6 +24,7 @@ from ts_frontend.core.describe import describe_version, list_page
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.registration import Blueprint, build, check_runtime, draw
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.store import Store
@@ -76,6 +77,7 @@ class Management:
         self._devices = devices
         self._cores = cores
         self._environ = environ
+        self._readiness = Readiness(catalog, loading=bool(config.load_models))
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def register(self, asked: Registration) -> Outcome:
@@ -177,6 +179,10 @@ class Management:
         """KServe's readiness: the default version has a worker, whatever its state."""
         return bool(self._catalog.find(model).slots)
 
+    def missing(self) -> list[str]:
+        """What keeps the server from being ready, one line each; see `Readiness`."""
+        return self._readiness.missing()
+
     async def load_at_startup(self, load_models: str) -> None:
         """Register what ``load_models`` lists: ``all``, or ``[name=]archive`` with commas between.
 
@@ -189,15 +195,17 @@ class Management:
                 listed = await asyncio.to_thread(self._store.entries)
             except OSError as error:
                 logger.error("Failed to load models: the model store can't be read: %s", error)
-                return
+                listed = []
         for entry in filter(None, listed):
             name, url = _split_entry(entry)
             try:
-                await self._enter(Registration(url, model_name=name), at_startup=True)
+                model, _ = await self._enter(Registration(url, model_name=name), at_startup=True)
+                self._readiness.expect(model)
             except ServeError as error:
                 logger.error("Failed to load model: %s, %s", entry, error.message)
             except Exception:  # a bug that one archive brings out: the others can still serve
                 logger.exception("Failed to load model: %s", entry)
+        self._readiness.loaded()
 
     async def close(self) -> None:
         """Delete the unpacked files of all models, once the supervisor is closed."""

@@ -20,6 +20,7 @@ class HealthFace:
 
     Args:
         healthy: the ping rule.
+        missing: what keeps the server from being ready, one line each.
         document: the listener's OpenAPI description.
         ping: False where TorchServe has no /ping: on management and metrics.
     """
@@ -30,12 +31,14 @@ class HealthFace:
         self,
         respond: Responder,
         healthy: Callable[[], bool],
+        missing: Callable[[], list[str]],
         document: Mapping[str, object],
         *,
         ping: bool,
     ) -> None:
         self._respond = respond
         self._healthy = healthy
+        self._missing = missing
         self._document = document
         self._routes: dict[str, Handler] = {"livez": self._live, "readyz": self._ready}
         if ping:
@@ -65,6 +68,7 @@ class HealthFace:
         return self._respond.json(exchange, {"status": "Alive"})
 
     async def _ready(self, exchange: Exchange, segments: list[str]) -> RawResponse:
-        if self._healthy():
+        missing = self._missing()
+        if not missing:
             return self._respond.json(exchange, {"status": "Ready"})
-        return self._respond.json(exchange, {"status": "Not ready"}, 503)
+        return self._respond.json(exchange, {"status": "Not ready", "missing": missing}, 503)
