@@ -19,6 +19,7 @@ from tests.frontend.http_fakes import Edge, echo, edge, post, talk, until, witho
 from ts_frontend.config import Address
 from ts_frontend.core.job import Answer
 from ts_frontend.errors import ServiceUnavailable
+from ts_frontend.http import connection
 from ts_frontend.http.connection import Connection
 from ts_frontend.http.response import JOIN_BELOW, RawResponse
 from ts_frontend.http.server import BindError, Listener
@@ -69,7 +70,11 @@ async def test_an_error_is_pretty_json_and_closes() -> None:
     )
 
 
-async def test_a_connection_is_kept_and_answers_pipelined_requests_in_order() -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["our loop", "aiohttp's loop"])
+async def test_a_connection_is_kept_and_answers_pipelined_requests_in_order(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_KNOWN", known)
     one = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
     async with edge() as e:
         answer = await talk(e.port, one + b"a" + one + b"b", post("/predictions/m", b"c"))

@@ -11,12 +11,23 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from aiohttp import StreamReader
+from aiohttp.http import RawRequestMessage, StreamWriter
 from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
 from ts_frontend.errors import BadRequest, Internal, ServeError
 from ts_frontend.http.response import RawResponse
 
 log = logging.getLogger(__name__)
+
+# What `Connection.start` builds on, in aiohttp's own connection; with another release that lacks
+# one of them, aiohttp's loop answers everything.
+_INTERNALS = (
+    *("_close", "_current_request", "_force_close", "_handler_waiter", "_keepalive_handle"),
+    *("_messages", "_next_keepalive_close_time", "_process_keepalive", "_request_in_progress"),
+    *("_task_handler", "_waiter"),
+)
+_KNOWN = all(hasattr(RequestHandler, name) for name in _INTERNALS)
 
 # Answers a request that failed outside the faces; the request may be aiohttp's stand-in for one
 # that could not be parsed.
@@ -30,13 +41,15 @@ class Connection(RequestHandler):
         remote_text: the client as the access log shows it, ``/127.0.0.1:53514``.
     """
 
-    __slots__ = ("_failed", "_head_since", "remote_text")
+    __slots__ = ("_failed", "_handler", "_head_since", "_writer", "remote_text")
 
     def __init__(
         self, manager: WebServer, failed: Failed, loop: asyncio.AbstractEventLoop, **options: Any
     ) -> None:
         super().__init__(manager, loop=loop, **options)
         self._failed = failed
+        self._handler = manager.request_handler
+        self._writer = StreamWriter(self, loop)
         self._head_since = 0.0
         self.remote_text = "127.0.0.1"
 
@@ -57,6 +70,78 @@ class Connection(RequestHandler):
             self._head_since = 0.0
         elif data and not self._head_since:
             self._head_since = time.monotonic()
+
+    async def start(self) -> None:
+        """Answer requests that have arrived whole, one after another, in this very task.
+
+        aiohttp starts a task for each request, which costs a turn of the loop. Whatever is less
+        plain (a body still on its way, an upgrade, bytes that are no request) is left to it, and
+        with it the rest of the connection.
+        """
+        while _KNOWN and not self._force_close:
+            if not self._messages:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages[0]
+            if not payload.is_eof() or not isinstance(message, RawRequestMessage):
+                break
+            if message.upgrade or self._upgraded:
+                break
+            self._messages.popleft()
+            self._consumed()
+            if not await self._answer(message, payload):
+                if not self._force_close:
+                    self._task_handler = None
+                    if self.transport is not None:
+                        self.transport.close()
+                return
+        await super().start()
+
+    def _consumed(self) -> None:
+        """Make room for pipelined requests in aiohttp's queue, which it bounds since 3.14."""
+        taken = getattr(self._parser, "message_consumed", None)
+        if taken is not None:
+            taken()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+
+    async def _answer(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Answer one request; False when the connection ends with it."""
+        manager, loop, task = self._manager, self._loop, self._task_handler
+        if manager is None or task is None:  # the client has gone
+            return False
+        manager.requests_count += 1
+        # Only its `drain` is used, so that one serves all requests.
+        request = BaseRequest(message, payload, self, self._writer, task, loop)
+        self._request_in_progress = True
+        self._current_request = request
+        try:
+            response = await self._respond(request)
+            await response.prepare(request)
+        except ConnectionError:
+            return False
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
+        if not response.keep_alive or self._close or self._force_close:
+            return False
+        self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        return True
+
+    async def _respond(self, request: BaseRequest) -> StreamResponse:
+        try:
+            return await self._handler(request)
+        except Exception as error:  # a bug of ours: this request gets 500, the server goes on
+            return self.handle_error(request, 500, error)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Go on reading, if it was paused at all.
