@@ -144,16 +144,18 @@ async def _server(config: Config) -> AsyncIterator[Management]:
             answer=answer_calls(inference),
             cores=cores,
         )
+        store = Store(config)
         management = Management(
             config,
             catalog,
-            Store(config),
+            store,
             supervisor,
             Devices(config.number_of_gpu, os.environ),
             cores=cores,
         )
         listeners = build_listeners(config, Rooms(inference, management, recorder, logs, tokens))
 
+        await store.clear_stale()
         await backend.open()
         stack.push_async_callback(backend.close)
         stack.push_async_callback(management.close)

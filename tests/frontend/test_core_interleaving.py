@@ -121,7 +121,7 @@ class Play:
             assert all(slot.threads == share for slot in model.slots)
         roots = {model.archive.root.name for model in rig.catalog}
         models = rig.config.temp_dir / "models"
-        assert {path.name for path in models.iterdir()} == roots
+        assert {path.name for path in models.glob("*/*")} == roots
         for model in rig.catalog.defaults():
             assert model in rig.catalog.versions(model.name)
         assert rig.inference.healthy()

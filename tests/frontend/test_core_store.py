@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import os
+import signal
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -100,7 +104,8 @@ async def test_an_archive_of_the_store_is_unpacked_and_discarded(folder: Path) -
     path = mar(folder)
     store = a_store(folder)
     archive = await store.fetch("m.mar")
-    assert archive.root.parent == folder.parent / "temp" / "models"
+    assert archive.root.parent.parent == folder.parent / "temp" / "models"
+    assert archive.root.parent.name.startswith(f"{os.getpid()}-")
     assert len(archive.root.name) == 32
     int(archive.root.name, 16)
     assert archive.model_dir == archive.root
@@ -376,3 +381,36 @@ def test_temporary_credentials_sign_their_token() -> None:
     signed = sign_get("https://b.s3.amazonaws.com/x?b=2&a=1", environ)
     assert signed["x-amz-security-token"] == "token"
     assert "x-amz-security-token" in signed["authorization"]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ts_frontend.core.own_folder import OwnFolder
+root = OwnFolder(Path(sys.argv[1])).enter()
+root.mkdir()
+print(root.parent.name, flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_the_folder_of_a_killed_server_is_removed_and_no_other(folder: Path) -> None:
+    models = folder.parent / "temp" / "models"
+    (models / ("a" * 32)).mkdir(parents=True)  # TorchServe's own
+    mar(folder)
+    store, other = a_store(folder), a_store(folder)
+    archive = await store.fetch("m.mar")
+    kept = {"a" * 32, archive.root.parent.name}
+    command = [sys.executable, "-c", HOLDER, str(models)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:  # noqa: ASYNC220  (blocks for the exec only)
+        assert process.stdout is not None
+        held = process.stdout.readline().decode().strip()
+        await other.clear_stale()
+        assert set(leftovers(folder)) == kept | {held}
+        process.send_signal(signal.SIGKILL)
+    assert set(leftovers(folder)) == kept | {held}
+    await other.clear_stale()
+    assert set(leftovers(folder)) == kept
+    await store.release(archive)
+    assert leftovers(folder) == ["a" * 32]

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from ts_archiver import ArchiveError, Limits, ManifestError, extract, read_manifest
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.download import Download
+from ts_frontend.core.own_folder import OwnFolder
 from ts_frontend.errors import DownloadFailed, Internal, InvalidModel, ModelNotFound
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Store:
 
     def __init__(self, config: Config) -> None:
         self._folder = config.model_store
-        self._models = config.temp_dir / "models"
+        self._own = OwnFolder(config.temp_dir / "models")
         self._allowed = [re.compile(pattern, re.IGNORECASE) for pattern in config.allowed_urls]
         self._limits = Limits(
             max_total_bytes=config.archive_max_bytes, max_ratio=config.archive_max_ratio
@@ -79,21 +79,33 @@ class Store:
             source = downloaded
         else:
             source = await _in_thread(lambda: _locate(url, folder))
-        root = self._models / uuid.uuid4().hex
+        try:
+            root = self._own.enter()
+        except OSError as error:
+            await _in_thread(lambda: _remove(None, downloaded))
+            raise _unusable(url, error) from error
         try:
             model_dir, manifest = await _in_thread(lambda: self._unpack(source, root, url))
         except BaseException:
-            await _in_thread(lambda: _remove(root, downloaded))
+            await _in_thread(lambda: self._delete(root, downloaded))
             raise
         return Archive(url, model_dir, root, manifest, downloaded)
 
     async def discard(self, archive: Archive) -> None:
         """Delete what `fetch` made: never a user's own folder or local archive."""
-        await _in_thread(lambda: _remove(archive.root, archive.downloaded))
+        await _in_thread(lambda: self._delete(archive.root, archive.downloaded))
 
     async def release(self, archive: Archive) -> None:
         """Delete the unpacked files only: the server ends, a downloaded archive stays."""
-        await _in_thread(lambda: _remove(archive.root, None))
+        await _in_thread(lambda: self._delete(archive.root, None))
+
+    async def clear_stale(self) -> None:
+        """Delete what killed servers left, at start."""
+        await _in_thread(self._own.clear_stale)
+
+    def _delete(self, root: Path, downloaded: Path | None) -> None:
+        _remove(root, downloaded)
+        self._own.leave(root)
 
     def _check(self, url: str) -> Path:
         if self._folder is None:
@@ -182,8 +194,8 @@ def _link(source: Path, root: Path) -> tuple[Path, Mapping[str, Any]]:
     return link, manifest
 
 
-def _remove(root: Path, downloaded: Path | None) -> None:
-    if root.exists():
+def _remove(root: Path | None, downloaded: Path | None) -> None:
+    if root is not None and root.exists():
         # Links inside are removed, never followed.
         shutil.rmtree(root, onerror=_report)
     if downloaded is not None:
