@@ -70,6 +70,7 @@ class FakeWorker:
         self.batches: list[Predict] = []
         self.current: deque[tuple[Predict, ReplySink]] = deque()
         self.cancelled: list[bytes] = []
+        self.held = False
         self.stops: list[float] = []
         self.exit: ExitReason | None = None
         self._exited = asyncio.get_running_loop().create_future()
@@ -85,6 +86,9 @@ class FakeWorker:
 
     def cancel(self, request_id: bytes) -> None:
         self.cancelled.append(request_id)
+
+    def hold(self, on: bool) -> None:
+        self.held = on
 
     def resize(self, threads: int) -> None:
         self.threads = threads

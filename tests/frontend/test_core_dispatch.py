@@ -10,7 +10,7 @@ from tests.core_rig import Rig, until
 from tests.fakes import hold, make_request, run_virtual
 from ts_frontend.core.dispatch import death_status
 from ts_frontend.core.inference import describe_itself
-from ts_frontend.core.job import Answer, Stream
+from ts_frontend.core.job import STREAM_BYTES, Answer, Stream
 from ts_frontend.core.slot import BACK_OFF
 from ts_frontend.errors import (
     Internal,
@@ -413,5 +413,26 @@ def test_describe_goes_through_the_queue_and_names_its_own_failure() -> None:
             with pytest.raises(Internal, match=r"^Failed to get customized model matadata\.$"):
                 await describe_itself(model, make_request())
             await model.queue.join()
+
+    run_virtual(main)
+
+
+def test_a_worker_is_held_for_a_slow_reader_and_not_blamed_for_it() -> None:
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(response_timeout=10)
+            task = send(rig)
+            await rig.worker.received()
+            rig.worker.chunk(b"first")
+            stream = (await task).chunks
+            assert stream is not None
+            rig.worker.chunk(bytes(STREAM_BYTES))
+            assert rig.worker.held
+            await asyncio.sleep(100)
+            assert not rig.worker.stops
+            assert len(await anext(stream)) == STREAM_BYTES
+            assert not rig.worker.held
+            rig.worker.finish()
+            assert [bytes(part) async for part in stream] == [b"hello"]
 
     run_virtual(main)

@@ -145,24 +145,30 @@ async def test_a_stream_whose_head_cannot_be_sent_is_cancelled(
     assert tap.stream.ended
 
 
-async def test_what_a_client_leaves_unread_is_bounded() -> None:
-    tap = Tap()
-    ends: list[bool] = []
-    tap.stream.when_ended(ends.append)
+async def test_a_handler_waits_for_a_client_that_does_not_read() -> None:
+    pressure: list[bool] = []
+    stream = Stream(lambda: None, pressure.append)
     half = bytes(STREAM_BYTES // 2)
+    stream.push(half)
+    assert pressure == []
+    stream.push(half)
+    stream.push(b"x")
+    assert pressure == [True]
     for _ in range(2):
-        tap.stream.push(half)
-    assert await anext(tap.stream) == half
-    tap.stream.push(half)
-    assert not tap.cancelled
-    tap.stream.push(b"x")
-    assert tap.cancelled
-    assert ends == [False]
-    tap.stream.push(b"ignored")
-    tap.stream.end()
-    assert [await anext(tap.stream), await anext(tap.stream)] == [half, half]
-    with pytest.raises(Internal, match="The client reads more slowly than the handler streams"):
-        await anext(tap.stream)
+        assert await anext(stream) == half
+    assert pressure == [True, False]
+    stream.push(bytes(STREAM_BYTES))
+    stream.end()
+    assert pressure == [True, False, True, False]
+    assert len([part async for part in stream]) == 2
+
+
+async def test_who_goes_away_lets_the_handler_go_on() -> None:
+    pressure: list[bool] = []
+    stream = Stream(lambda: None, pressure.append)
+    stream.push(bytes(STREAM_BYTES))
+    await stream.aclose()
+    assert pressure == [True, False]
 
 
 async def test_one_chunk_may_be_larger_than_the_bound() -> None:

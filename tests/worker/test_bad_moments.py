@@ -196,3 +196,27 @@ def act(data, context):
     assert bytes(reply.responses[0].body) == b"True\n"
     other = await backend.start(spec(ECHO, id="9001"))
     await asyncio.gather(worker.stop(5), other.stop(5))
+
+
+async def test_a_held_worker_waits_in_its_next_write(backend, spec):
+    source = odd("""
+from ts.handler_utils.utils import send_intermediate_predict_response
+def act(data, context):
+    for number in range(64):
+        send_intermediate_predict_response(
+            [bytes(1 << 20)], context.request_ids, "Intermediate", 200, context)
+        print(number, flush=True)
+    return ["end"]
+""")
+    events = Events()
+    worker = await backend.start(spec(source, events=events))
+    worker.hold(True)
+    answer = asyncio.ensure_future(ask(worker, b"x"))
+    other = await backend.start(spec(ECHO, id="9001"))  # the server goes on meanwhile
+    await other.stop(5)
+    assert len(events.lines) < 4
+    worker.hold(False)
+    reply, chunks = await answer
+    assert bytes(reply.responses[0].body) == b"end"
+    assert sum(len(chunk.body) for chunk in chunks) == 64 << 20
+    await worker.stop(5)

@@ -71,6 +71,7 @@ class Pump:
         self._begun = 0.0  # when the oldest flight became the oldest
         self._pace = AHEAD_SECONDS  # of a batch, a moving average
         self._closing = False
+        self._holding = 0  # streams that nobody reads fast enough
         self._task: asyncio.Task[None] | None = None
         self.timed_out = False
         self.served = 0  # batches that the worker answered
@@ -127,6 +128,13 @@ class Pump:
         """Nobody waits for this job any more. Its batch goes on until the worker answers it."""
         if any(job.request.id in flight.jobs for flight in self._flights.values()):
             self._worker.cancel(job.request.id)
+
+    def hold(self, on: bool) -> None:
+        """Take nothing from the worker while the client of one of its streams does not read."""
+        before, self._holding = self._holding, self._holding + (1 if on else -1)
+        if bool(before) != bool(self._holding):
+            self._worker.hold(on)
+            self._postpone()
 
     def _send(self, jobs: list[Job]) -> None:
         taken = time.monotonic()
@@ -211,6 +219,8 @@ class Pump:
         self._timer = None
         if not self._flights:
             return
+        if self._holding:
+            self._postpone()  # it is us whom the worker waits for
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._check)
             return

@@ -12,20 +12,24 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ts_frontend.errors import Internal, ServeError
+from ts_frontend.errors import ServeError
 from ts_worker.messages import Buffer, ReplyChunk, Request, Response
 
-# What a stream may hold for a client that reads more slowly than the handler writes. Far beyond
-# any text, and a hundred such clients still fit into the memory of a small machine.
-STREAM_BYTES = 8 << 20
+# What a stream holds for a client that reads more slowly than the handler writes before the handler
+# has to wait. Far beyond any text, and a hundred such clients fit into a small machine's memory.
+STREAM_BYTES = 4 << 20
 
 
 class Stream(AsyncIterator[Buffer]):
     """The chunks of a streamed answer after its first one.
 
     Iterating raises the `ServeError` that ended the stream early, if one did. `aclose` before the
-    end cancels the request in the worker, and so does a reader that leaves more than
-    `STREAM_BYTES` unread.
+    end cancels the request in the worker.
+
+    Args:
+        on_close: the reader goes away before the end.
+        on_pressure: told True when `STREAM_BYTES` are unread, and False when no longer half of
+            them are, or no more will come.
     """
 
     __slots__ = (
@@ -33,18 +37,24 @@ class Stream(AsyncIterator[Buffer]):
         "_error",
         "_on_close",
         "_on_end",
+        "_on_pressure",
         "_parts",
+        "_pressing",
         "_unread",
         "_waiter",
         "ended",
     )
 
-    def __init__(self, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, on_close: Callable[[], None], on_pressure: Callable[[bool], None] = lambda _: None
+    ) -> None:
         self._parts: deque[Buffer] = deque()
         self._unread = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: ServeError | None = None
         self._on_close = on_close
+        self._on_pressure = on_pressure
+        self._pressing = False
         self._on_end: Callable[[bool], None] | None = None
         self._closed = False
         self.ended = False
@@ -60,18 +70,10 @@ class Stream(AsyncIterator[Buffer]):
         """Add a chunk; empty ones carry nothing and would end a chunked HTTP body."""
         if not part or self._closed or self.ended:
             return
-        # A single chunk may be larger: it is here already.
-        if self._parts and self._unread + len(part) > STREAM_BYTES:
-            self.end(
-                Internal(
-                    f"The client reads more slowly than the handler streams: {self._unread} bytes "
-                    f"wait for it, and no more than {STREAM_BYTES} may."
-                )
-            )
-            self._on_close()
-            return
         self._parts.append(part)
         self._unread += len(part)
+        if self._unread >= STREAM_BYTES:
+            self._press(True)
         self._wake()
 
     def end(self, error: ServeError | None = None) -> None:
@@ -80,9 +82,15 @@ class Stream(AsyncIterator[Buffer]):
             return
         self.ended = True
         self._error = error
+        self._press(False)
         self._wake()
         if self._on_end is not None:
             self._on_end(error is None)
+
+    def _press(self, on: bool) -> None:
+        if on != self._pressing:
+            self._pressing = on
+            self._on_pressure(on)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -101,6 +109,8 @@ class Stream(AsyncIterator[Buffer]):
                 self._waiter = None
         part = self._parts.popleft()
         self._unread -= len(part)
+        if self._unread < STREAM_BYTES // 2:
+            self._press(False)
         return part
 
     async def aclose(self) -> None:
@@ -134,9 +144,14 @@ class Answer:
 
 
 class Canceller(Protocol):
-    """Whoever holds a job that has left its queue: a worker's pump."""
+    """Whoever holds a job that has left its queue: a worker's pump.
+
+    ``hold(True)`` asks it to make the worker wait, since nobody reads what it sends; each is
+    followed by a ``hold(False)``.
+    """
 
     def cancel(self, job: Job) -> None: ...
+    def hold(self, on: bool) -> None: ...
 
 
 class Job:
@@ -174,7 +189,7 @@ class Job:
         if self.stream is not None:
             self.stream.push(part.body)
         elif not self.future.done():
-            self.stream = Stream(self._tell_holder)
+            self.stream = Stream(self._tell_holder, self._hold)
             self.future.set_result(
                 Answer(part.status, part.reason, part.headers, part.body, self.stream)
             )
@@ -196,3 +211,7 @@ class Job:
     def _tell_holder(self) -> None:
         if self.holder is not None:
             self.holder.cancel(self)
+
+    def _hold(self, on: bool) -> None:
+        if self.holder is not None:
+            self.holder.hold(on)

@@ -102,6 +102,9 @@ class Worker(Protocol):
     def cancel(self, request_id: bytes) -> None:
         """Tell the handler that nobody waits for this request any more."""
 
+    def hold(self, on: bool) -> None:
+        """Read nothing more of what it sends until released: it will wait in its next write."""
+
     def resize(self, threads: int) -> None:
         """Compute with this many threads from the next batch on."""
 

@@ -53,6 +53,7 @@ class Connection:
         self._on_broken = on_broken
         self._unsent: deque[Buffer] = deque()
         self._reading = True
+        self._held = False
         loop.add_reader(self._fd, self._readable)
 
     def send(self, message: Message) -> None:
@@ -70,6 +71,15 @@ class Connection:
         """Write what this turn has sent; the loop tells when there is room for what is left."""
         if self._fd >= 0 and self._unsent and not self._write():
             self._loop.add_writer(self._fd, self._writable)
+
+    def hold(self, on: bool) -> None:
+        """Read nothing until released; what has been read already is still delivered."""
+        if on != self._held and self._reading and self._fd >= 0:
+            if on:
+                self._loop.remove_reader(self._fd)
+            else:
+                self._loop.add_reader(self._fd, self._readable)
+        self._held = on
 
     def hang_up(self) -> None:
         """Tell the worker that nothing more will come; it may still answer."""
@@ -90,6 +100,7 @@ class Connection:
     def drain(self) -> None:
         """Deliver what arrived before the process ended."""
         if self._fd >= 0 and self._reading:
+            self._held = False
             self._read(on_end=lambda error: None, limit=_LAST_READS)
 
     def _stop_reading(self) -> None:
@@ -102,7 +113,7 @@ class Connection:
 
     def _read(self, on_end: Callable[[Exception | None], None], limit: int) -> None:
         reads = 0
-        while self._reading and reads < limit:
+        while self._reading and not self._held and reads < limit:
             reads += 1
             buffer = self._reader.buffer()
             try:

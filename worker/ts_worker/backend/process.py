@@ -113,6 +113,9 @@ class ProcessWorker:
     def cancel(self, request_id: bytes) -> None:
         self._connection.send(Cancel(request_id))
 
+    def hold(self, on: bool) -> None:
+        self._connection.hold(on)
+
     def resize(self, threads: int) -> None:
         self._connection.send(Threads(threads))
 
