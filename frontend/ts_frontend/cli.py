@@ -1,4 +1,4 @@
-"""The command `torchserve-py`, also installed as `torchserve`: start, stop, version.
+"""The command `torchserve-py`, also installed as `torchserve`: start, stop, version, config.
 
 Flags, messages and exit codes are those of TorchServe's launcher. The server is imported only
 where it runs: a command must answer at once, and `--start` forks before anything heavy is loaded.
@@ -17,8 +17,9 @@ from typing import Any
 
 import click
 
+from ts_frontend import config_report
 from ts_frontend.argv import ArgvError, Takes, normalise
-from ts_frontend.config import Config, ConfigError, LaunchError, load_config
+from ts_frontend.config import Config, ConfigError, LaunchError, load, load_config
 from ts_frontend.daemon import launch
 from ts_frontend.pidfile import Found, PidFile
 from ts_frontend.version import __version__
@@ -49,30 +50,49 @@ def _takes(param: click.Parameter) -> Takes:
     return Takes.MANY if param.multiple else Takes.ONE
 
 
-@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+# What both a start and `config` understand.
+_SETTINGS = (
+    click.option("--ts-config", metavar="FILE", help="Settings; else ./config.properties."),
+    click.option("--model-store", metavar="DIR", help="Folder of the model archives."),
+    click.option("--workflow-store", metavar="DIR", help="Accepted; workflows are not built yet."),
+    click.option(
+        "--models",
+        multiple=True,
+        metavar="MODEL...",
+        help="Models to load: x.mar, name=x.mar, a URL, a folder, or all.",
+    ),
+    click.option("--log-config", metavar="FILE", help="Python logging configuration."),
+    click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers."),
+    click.option(
+        "--no-config-snapshots", "--ncs", is_flag=True, help="Neither write nor read snapshots."
+    ),
+    click.option("--plugins-path", "--ppath", metavar="PATH", help="Accepted; plugins are Java."),
+    click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens."),
+    click.option(
+        "--enable-model-api", is_flag=True, help="Allow to register and unregister models."
+    ),
+)
+
+
+def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_SETTINGS):
+        function = option(function)
+    return function
+
+
+@click.command(cls=_Command, context_settings=_CONTEXT)
 @click.option("-v", "--version", is_flag=True, help="Print the version.")
 @click.option("--start", is_flag=True, help="Start the server (what happens without a flag, too).")
 @click.option("--stop", is_flag=True, help="Stop the running server.")
-@click.option("--ts-config", metavar="FILE", help="Settings; else ./config.properties.")
-@click.option("--model-store", metavar="DIR", help="Folder of the model archives.")
-@click.option("--workflow-store", metavar="DIR", help="Accepted; workflows are not built yet.")
-@click.option(
-    "--models",
-    multiple=True,
-    metavar="MODEL...",
-    help="Models to load: x.mar, name=x.mar, a URL, a folder, or all.",
-)
-@click.option("--log-config", metavar="FILE", help="Python logging configuration.")
-@click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers.")
 @click.option("--foreground", is_flag=True, help="Stay until the server ends; with --stop, wait.")
-@click.option(
-    "--no-config-snapshots", "--ncs", is_flag=True, help="Neither write nor read snapshots."
-)
-@click.option("--plugins-path", "--ppath", metavar="PATH", help="Accepted; plugins are Java.")
-@click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens.")
-@click.option("--enable-model-api", is_flag=True, help="Allow to register and unregister models.")
+@_with_settings
 def command(**options: Any) -> None:
-    """Serve PyTorch models."""
+    """Serve PyTorch models.
+
+    `torchserve-py config --show` takes the same settings, tells what each comes to and where it
+    was set, and starts nothing.
+    """
     actions = [f"--{name}" for name in ("version", "start", "stop") if options[name]]
     if len(actions) > 1:
         raise click.UsageError(f"argument {actions[1]}: not allowed with argument {actions[0]}")
@@ -82,8 +102,21 @@ def command(**options: Any) -> None:
     sys.exit(stop(options["foreground"]) if options["stop"] else start(options))
 
 
+@click.command(cls=_Command, context_settings=_CONTEXT)
+@click.option("--show", is_flag=True, help="Print every setting and where it was set.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@_with_settings
+def config_command(show: bool, as_json: bool, **options: Any) -> None:
+    """Tell what a start with the same flags would go by; nothing is started."""
+    if not show:
+        raise click.UsageError("missing option --show")
+    sys.exit(show_config(options, as_json=as_json))
+
+
 def main() -> None:
     """Entry point of both console scripts."""
+    if sys.argv[1:2] == ["config"]:
+        config_command(sys.argv[2:], prog_name=f"{Path(sys.argv[0]).name} config")
     command()
 
 
@@ -115,6 +148,25 @@ def start(options: Mapping[str, object]) -> int:
         print("A server can't go to the background on this system: use --foreground.")
         return 1
     return launch(serve)
+
+
+def show_config(options: Mapping[str, object], *, as_json: bool) -> int:
+    """Print the effective settings; warnings go to standard error, in JSON to its end.
+
+    Returns:
+        The exit code: 1 when a start would refuse these settings, with its message.
+    """
+    try:
+        loaded = load(options, os.environ, Path.cwd(), need_store=False)
+    except ConfigError as error:
+        return _refuse(error)
+    if as_json:
+        print(config_report.as_json(loaded))
+        return 0
+    print(config_report.as_text(loaded))
+    for warning in loaded.config.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
 
 
 def stop(wait: bool) -> int:

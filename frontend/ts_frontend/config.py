@@ -1,7 +1,7 @@
 """Settings of the server from command line, environment and config.properties.
 
-`cli` calls `load_config` once; every other room gets the frozen `Config`. Precedence:
-environment, command line, file, default.
+`cli` calls `load_config` once; every other room gets the frozen `Config`. `sources` decides which
+source wins: environment, command line, file, default.
 """
 
 from __future__ import annotations
@@ -9,14 +9,38 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ts_frontend.keys import Config
-from ts_frontend.sources import Draft, read_file, take_environment, take_options
+from ts_frontend.sources import (
+    Draft,
+    Origin,
+    read_file,
+    take_environment,
+    take_options,
+    take_places,
+)
 from ts_frontend.values import Address, BadValue, ConfigError, FallBack, LaunchError
 
-__all__ = ["Address", "Config", "ConfigError", "LaunchError", "load_config"]
+__all__ = [
+    "Address",
+    "Config",
+    "ConfigError",
+    "LaunchError",
+    "Loaded",
+    "load",
+    "load_config",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and where each of its values stands that is no default."""
+
+    config: Config
+    origins: Mapping[str, Origin]
 
 
 def load_config(
@@ -38,24 +62,36 @@ def load_config(
         LaunchError: a file or folder that the command line names is missing.
         ConfigError: a setting can't be used; names file, line, key and what was expected.
     """
+    return load(argv_options, environ, cwd).config
+
+
+def load(
+    argv_options: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    need_store: bool = True,
+) -> Loaded:
+    """`load_config` with the origins; without ``need_store`` an absent model store only warns."""
     draft = Draft(environ, cwd)
+    take_places(draft, argv_options)
     log_config = _given_file(argv_options, "log_config", cwd)
-    temp_dir = _temp_dir(environ, cwd)
-    source = _choose_file(argv_options, environ, cwd)
+    temp_dir = _temp_dir(draft)
+    source = _choose_file(draft)
     if source is not None:
         read_file(draft, source)
     take_options(draft, argv_options)
     take_environment(draft)
-    _check_folders(draft, argv_options)
-    logs = cwd / (environ.get("LOG_LOCATION") or "logs")
-    snapshots = not argv_options.get("no_config_snapshots")
-    if snapshots and not _explicit_file(argv_options, environ):
+    _check_folders(draft, argv_options, need_store=need_store)
+    logs = _log_folder(draft, "log_location")
+    snapshots = "snapshots" not in draft.places
+    if snapshots and "source" not in draft.places:
         _report_snapshot(draft, logs / "config")
     config = Config(
         **_values(draft),
         log_config=log_config,
         log_location=logs,
-        metrics_location=cwd / (environ.get("METRICS_LOCATION") or "logs"),
+        metrics_location=_log_folder(draft, "metrics_location"),
         temp_dir=temp_dir,
         snapshots=snapshots,
         source=source,
@@ -63,7 +99,8 @@ def load_config(
     )
     _check_listeners(config, draft)
     _check_files(config, draft)
-    return config
+    settings = {**draft.settings, **draft.places}
+    return Loaded(config, {name: setting.origin for name, setting in settings.items()})
 
 
 def _given_file(options: Mapping[str, object], name: str, cwd: Path) -> Path | None:
@@ -76,39 +113,40 @@ def _given_file(options: Mapping[str, object], name: str, cwd: Path) -> Path | N
     return path
 
 
-def _temp_dir(environ: Mapping[str, str], cwd: Path) -> Path:
-    given = environ.get("TEMP")
-    if not given:
+def _temp_dir(draft: Draft) -> Path:
+    given = draft.places.get("temp_dir")
+    if given is None:
         return Path(tempfile.gettempdir())
-    if not (cwd / given).is_dir():
+    if not (draft.cwd / given.raw).is_dir():
         raise LaunchError(
-            f"Invalid temp directory: {given}, please check TEMP environment variable."
+            f"Invalid temp directory: {given.raw}, please check TEMP environment variable."
         )
-    return cwd / given
+    return draft.cwd / given.raw
 
 
-def _explicit_file(options: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
-    return environ.get("TS_CONFIG_FILE") or str(options.get("ts_config") or "") or None
+def _log_folder(draft: Draft, name: str) -> Path:
+    given = draft.places.get(name)
+    return draft.cwd / (given.raw if given else "logs")
 
 
-def _choose_file(
-    options: Mapping[str, object], environ: Mapping[str, str], cwd: Path
-) -> Path | None:
-    given = _explicit_file(options, environ)
-    if given:
-        if not (cwd / given).is_file():
-            raise LaunchError(f"--ts-config file not found: {given}")
-        return cwd / given
-    beside = cwd / "config.properties"
+def _choose_file(draft: Draft) -> Path | None:
+    given = draft.places.get("source")
+    if given is not None:
+        if not (draft.cwd / given.raw).is_file():
+            raise LaunchError(f"--ts-config file not found: {given.raw}")
+        return draft.cwd / given.raw
+    beside = draft.cwd / "config.properties"
     return beside if beside.is_file() else None
 
 
-def _check_folders(draft: Draft, options: Mapping[str, object]) -> None:
+def _check_folders(draft: Draft, options: Mapping[str, object], *, need_store: bool) -> None:
     store = draft.settings.get("model_store")
     if store is None or not store.raw.strip():
-        raise LaunchError("Missing mandatory parameter --model-store")
-    if not (draft.cwd / store.raw.strip()).is_dir():
-        if store.origin == "--model-store":
+        if need_store:
+            raise LaunchError("Missing mandatory parameter --model-store")
+        draft.warnings.append("model_store is not set: to start, give --model-store")
+    elif not (draft.cwd / store.raw.strip()).is_dir():
+        if store.origin.kind == "flag":
             raise LaunchError(f"--model-store directory not found: {store.raw}")
         raise ConfigError(f"{store.origin}: model_store={store.raw}: directory not found")
     workflows = options.get("workflow_store")

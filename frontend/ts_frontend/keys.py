@@ -43,6 +43,7 @@ class Key:
         env: environment variable that sets it, or None.
         env_always: read it even without ``enable_envvars_config=true``.
         no_effect: why setting the key changes nothing; empty for a key that works.
+        secret: the value is never shown.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Key:
     env: str | None
     env_always: bool
     no_effect: str
+    secret: bool
 
 
 def _key(
@@ -60,17 +62,16 @@ def _key(
     env: str | None = "",
     env_always: bool = False,
     no_effect: str = "",
+    secret: bool = False,
 ) -> T:
     """A field of `Config` that is a key; ``env=""`` means TS_ and the name in capitals."""
     facts = {"read": read, "env": env, "env_always": env_always, "no_effect": no_effect}
-    return field(default=default, metadata=facts)
+    return field(default=default, metadata={**facts, "secret": secret})
 
 
 def _models() -> ModelSettings:
-    return field(
-        default_factory=dict,
-        metadata={"read": model_settings, "env": None, "env_always": False, "no_effect": ""},
-    )
+    facts = {"read": model_settings, "env": None, "env_always": False, "no_effect": ""}
+    return field(default_factory=dict, metadata={**facts, "secret": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Config:
     )
     enable_grpc_ssl: bool = _key(False, v.boolean, no_effect=_GRPC)
     keystore: Path | None = _key(None, v.optional_path, no_effect=_KEYSTORE)
-    keystore_pass: str = _key("changeit", v.text, no_effect=_KEYSTORE)
+    keystore_pass: str = _key("changeit", v.text, no_effect=_KEYSTORE, secret=True)
     keystore_type: str = _key("PKCS12", v.text, no_effect=_KEYSTORE)
 
     # Accepted, no effect yet: the rest.
@@ -234,4 +235,4 @@ def _describe(name: str, facts: Mapping[str, Any]) -> Key:
     entry = Config.__dataclass_fields__[name]
     default = {} if name == "models" else entry.default
     env = f"TS_{name.upper()}" if facts["env"] == "" else facts["env"]
-    return Key(name, facts["read"], default, env, facts["env_always"], facts["no_effect"])
+    return Key(name, default=default, **{**facts, "env": env})

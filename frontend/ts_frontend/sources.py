@@ -1,6 +1,7 @@
-"""What the user wrote, source by source: file, command line, environment.
+"""What the user wrote, source by source, and where: file, command line, environment.
 
-`config` calls the three in this order, so that a later one overwrites an earlier one.
+`config` calls the three in this order, so that a later one overwrites an earlier one. What is left
+in a `Draft` at the end is both what counts and where it came from; nothing else knows the rules.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from ts_frontend import properties
 from ts_frontend.keys import INTERNAL, Key, key_table
@@ -26,6 +28,42 @@ _FLAGS = {
     "cpp_log_config": "cpp_log_config",
     "plugins_path": "plugins_path",
 }
+# Fields of Config that are no keys of the file. An empty variable or flag counts as absent.
+_PLACE_FLAGS = {
+    "log_config": "log_config",
+    "source": "ts_config",
+    "snapshots": "no_config_snapshots",
+}
+_PLACE_VARIABLES = {
+    "log_location": "LOG_LOCATION",
+    "metrics_location": "METRICS_LOCATION",
+    "temp_dir": "TEMP",
+    "source": "TS_CONFIG_FILE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the user wrote a setting; as text, what messages call it.
+
+    Args:
+        kind: the kind of source.
+        name: the path, the flag with its dashes, or the variable.
+        line: in a file, counted from 1.
+    """
+
+    kind: Literal["file", "flag", "variable"]
+    name: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "file":
+                return f"{self.name}, line {self.line}"
+            case "flag":
+                return self.name
+            case "variable":
+                return f"environment variable {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +71,7 @@ class Setting:
     """The text of one setting."""
 
     raw: str
-    origin: str  # where the user wrote it, as messages name it
+    origin: Origin
 
 
 @dataclass(slots=True)
@@ -44,7 +82,19 @@ class Draft:
     cwd: Path
     table: Mapping[str, Key] = field(default_factory=key_table)
     settings: dict[str, Setting] = field(default_factory=dict)
+    places: dict[str, Setting] = field(default_factory=dict)  # of fields that are no keys
     warnings: list[str] = field(default_factory=list)
+
+
+def take_places(draft: Draft, options: Mapping[str, object]) -> None:
+    """Take what only flags and variables can say: which file, where logs go, where to unpack."""
+    for name, option in _PLACE_FLAGS.items():
+        if options.get(option):
+            draft.places[name] = Setting(str(options[option]), _flag(option))
+    for name, variable in _PLACE_VARIABLES.items():
+        if draft.environ.get(variable):
+            origin = Origin("variable", variable)
+            draft.places[name] = Setting(draft.environ[variable], origin)
 
 
 def read_file(draft: Draft, source: Path) -> None:
@@ -60,7 +110,7 @@ def read_file(draft: Draft, source: Path) -> None:
     except properties.PropertiesError as error:
         raise ConfigError(f"{source}, line {error.line}: {error}") from None
     for entry in entries:
-        origin = f"{source}, line {entry.line}"
+        origin = Origin("file", str(source), entry.line)
         if entry.key in INTERNAL:
             draft.warnings.append(
                 f"{origin}: {entry.key}: accepted, no effect: "
@@ -72,7 +122,7 @@ def read_file(draft: Draft, source: Path) -> None:
             _set_from_file(draft, entry, origin)
 
 
-def _set_from_file(draft: Draft, entry: properties.Property, origin: str) -> None:
+def _set_from_file(draft: Draft, entry: properties.Property, origin: Origin) -> None:
     earlier = draft.settings.get(entry.key)
     if earlier is not None:
         draft.warnings.append(f"{origin}: {entry.key}: overrides {earlier.origin}")
@@ -89,7 +139,7 @@ def _set_from_file(draft: Draft, entry: properties.Property, origin: str) -> Non
     draft.settings[entry.key] = Setting(value, origin)
 
 
-def _unknown(origin: str, key: str, known: Iterable[str]) -> str:
+def _unknown(origin: Origin, key: str, known: Iterable[str]) -> str:
     close = get_close_matches(key.lower(), known, 1, 0.7)
     hint = f", did you mean {close[0]}?" if close else ""
     return f"{origin}: unknown key {key} is ignored{hint}"
@@ -99,14 +149,17 @@ def take_options(draft: Draft, options: Mapping[str, object]) -> None:
     """Take the settings that the command line can make."""
     for option, key in _FLAGS.items():
         if options.get(option):
-            origin = f"--{option.replace('_', '-')}"
-            draft.settings[key] = Setting(str(options[option]), origin)
+            draft.settings[key] = Setting(str(options[option]), _flag(option))
     for option, key in _SWITCHES.items():
         if options.get(option):
-            draft.settings[key] = Setting("true", f"--{option.replace('_', '-')}")
+            draft.settings[key] = Setting("true", _flag(option))
     models = options.get("models")
     if models and isinstance(models, list | tuple):
-        draft.settings["load_models"] = Setting(",".join(map(str, models)), "--models")
+        draft.settings["load_models"] = Setting(",".join(map(str, models)), _flag("models"))
+
+
+def _flag(option: str) -> Origin:
+    return Origin("flag", f"--{option.replace('_', '-')}")
 
 
 def take_environment(draft: Draft) -> None:
@@ -125,7 +178,7 @@ def take_environment(draft: Draft) -> None:
             continue
         if key.name == "ts_open_inference_protocol":
             raw = str(raw == "oip").lower()
-        draft.settings[key.name] = Setting(raw, f"environment variable {key.env}")
+        draft.settings[key.name] = Setting(raw, Origin("variable", str(key.env)))
     if ignored:
         cure = "set enable_envvars_config=true in the configuration file"
         if "TS_ALLOWED_URLS" in ignored:
