@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 
 class Pipes:
@@ -24,22 +25,22 @@ class Pipes:
             self._their_lifeline, self.lifeline = _pipe(undo)
             undo.pop_all()
 
-    def theirs(self) -> tuple[int, int, int, int]:
-        """The worker's ends: connection, stdout, stderr, lifeline."""
-        connection = self._their_connection.fileno()
-        return connection, self._their_stdout, self._their_stderr, self._their_lifeline
-
-    def close_theirs(self) -> None:
-        """Once the worker has copies of its own."""
-        self._their_connection.close()
-        for descriptor in (self._their_stdout, self._their_stderr, self._their_lifeline):
-            os.close(descriptor)
-
-    def close_ours(self) -> None:
-        """When no worker came of it."""
-        self.connection.close()
-        for descriptor in (self.stdout, self.stderr, self.lifeline):
-            os.close(descriptor)
+    @contextlib.contextmanager
+    def handed_over(self) -> Iterator[tuple[int, int, int, int]]:
+        """The worker's ends: connection, stdout, stderr, lifeline. It has copies of its own
+        afterwards; ours are closed too when no worker came of it."""
+        theirs = (self._their_stdout, self._their_stderr, self._their_lifeline)
+        try:
+            yield (self._their_connection.fileno(), *theirs)
+        except BaseException:
+            self.connection.close()
+            for descriptor in (self.stdout, self.stderr, self.lifeline):
+                os.close(descriptor)
+            raise
+        finally:
+            self._their_connection.close()
+            for descriptor in theirs:
+                os.close(descriptor)
 
 
 def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:

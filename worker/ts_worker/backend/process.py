@@ -266,13 +266,8 @@ class ProcessBackend:
                 reason = str(error)
         log.info("Worker %s gets a fresh interpreter: %s", spec.id, reason)
         pipes = Pipes()
-        try:
-            child = self._spawn(spec, pipes)
-        except BaseException:
-            pipes.close_ours()
-            raise
-        finally:
-            pipes.close_theirs()
+        with pipes.handed_over() as descriptors:
+            child = self._spawn(spec, descriptors)
         return self._enroll(spec, child, pipes)
 
     async def _fork(self, spec: WorkerSpec) -> ProcessWorker:
@@ -281,17 +276,10 @@ class ProcessBackend:
         for _ in range(_FORK_ATTEMPTS):
             # New ones for each attempt: a zygote that died may have forked a child before.
             pipes = Pipes()
-            try:
-                child = await self._zygotes.fork(pipes.theirs())
-            except ZygoteGone:
-                pipes.close_ours()
-                continue
-            except BaseException:
-                pipes.close_ours()
-                raise
-            finally:
-                pipes.close_theirs()
-            return self._enroll(spec, child, pipes)
+            with contextlib.suppress(ZygoteGone):
+                with pipes.handed_over() as descriptors:
+                    child = await self._zygotes.fork(descriptors)
+                return self._enroll(spec, child, pipes)
         raise CannotFork("the zygote ended each time it was to fork")
 
     def _enroll(self, spec: WorkerSpec, child: Child, pipes: Pipes) -> ProcessWorker:
@@ -300,11 +288,11 @@ class ProcessBackend:
         worker._gone.add_done_callback(lambda _: self._workers.discard(worker))
         return worker
 
-    def _spawn(self, spec: WorkerSpec, pipes: Pipes) -> Child:
+    def _spawn(self, spec: WorkerSpec, descriptors: tuple[int, int, int, int]) -> Child:
         assert self._nursery is not None
         with self._nursery.expecting():
             try:
-                process = spawn(spec, pipes.theirs())
+                process = spawn(spec, descriptors)
             except OSError as error:
                 raise LoadFailed(500, f"the interpreter can't be started: {error}") from error
             child = self._nursery.adopt(process.pid)
