@@ -1,0 +1,499 @@
+"""What hurt TorchServe's users and is otherwise here: one test for each row of the second table
+of docs/compatibility.md."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.core_rig import Rig, Site, states, until
+from tests.fakes import LoadFailed, hold, make_request, run_virtual
+from tests.frontend.http_fakes import FakeLogs, edge, post, talk
+from tests.frontend.http_fakes import until as turn
+from ts_frontend.config import Address, Config, load_config
+from ts_frontend.core.devices import Devices
+from ts_frontend.core.inference import describe_itself
+from ts_frontend.core.job import Answer
+from ts_frontend.core.nvml import Gpu
+from ts_frontend.core.slot import BACK_OFF, State
+from ts_frontend.errors import (
+    BadRequest,
+    Internal,
+    InvalidModel,
+    ModelNotFound,
+    ModelSetupFailed,
+    RequestTimeout,
+    ServiceUnavailable,
+)
+from ts_frontend.http.tokens import Tokens
+from ts_frontend.metrics.recorder import Recorder
+from ts_frontend.metrics.spec import default_path, load_spec
+from ts_frontend.server import _server
+from ts_worker.backend.base import WorkerSpec
+from ts_worker.messages import Request
+
+
+def key(tokens: Tokens, kind: str) -> str:
+    """A key as a client reads it."""
+    return str(json.loads(tokens.path.read_text())[kind]["key"])
+
+
+async def ask(
+    session: aiohttp.ClientSession, path: str, token: str | None = None, method: str = "GET"
+) -> tuple[int, str]:
+    """Status and text of a request."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with session.request(method, path, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+def send(rig: Rig, body: bytes = b"x") -> asyncio.Task[Answer]:
+    return asyncio.create_task(rig.inference.predict("m", None, make_request(body)))
+
+
+async def refuse(spec: WorkerSpec) -> None:
+    raise LoadFailed(500, "ValueError: no weights", "Traceback\n  line 3\nValueError: no weights")
+
+
+def properties(folder: Path, *lines: str) -> None:
+    (folder / "store").mkdir(exist_ok=True)
+    (folder / "config.properties").write_text("\n".join(["model_store=store", *lines]))
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("mode", ["log", "legacy", "prometheus"])
+async def test_metrics_are_shown_in_every_mode(mode: str) -> None:
+    """TorchServe's /metrics was empty in the mode "log", its default; the log lines stay."""
+    logs = FakeLogs()
+    recorder = Recorder(load_spec(default_path()), logs, host="h", mode=mode)  # type: ignore[arg-type]
+    recorder.http_status(200)
+    assert b'\nRequests2XX{Level="Host",Hostname="h",} 1.0\n' in recorder.render([])
+    assert len(logs.ts) == (mode != "prometheus")
+
+
+def test_latencies_are_counters_and_histograms() -> None:
+    """TorchServe summed microseconds up in two counters, which give averages only."""
+    recorder = Recorder(load_spec(default_path()), FakeLogs(), host="h")
+    recorder.meter("m", "default").answered(20_000.0, 400.0)
+    text = recorder.render([]).decode()
+    labels = 'model_name="m",model_version="default",hostname="h",'
+    for name, value in (("inference", "20000.0"), ("queue", "400.0")):
+        assert f"ts_{name}_latency_microseconds{{{labels}}} {value}\n" in text
+    for name, bound in (("request", "0.025"), ("queue", "5.0E-4")):
+        sample = f"ts_inference_{name}_duration_seconds_bucket{{{labels}"
+        assert f'{sample}le="{bound}",}} 1.0\n' in text
+
+
+# Requests that TorchServe left without an answer, or with a wrong one
+
+
+def test_an_expired_request_gets_a_408() -> None:
+    """Past clientTimeoutInMills TorchServe dropped the request and sent nothing, ever; an answer
+    that came after the deadline went the same way."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(client_timeout=500)
+            running = send(rig, b"late")
+            await rig.worker.received()
+            with pytest.raises(RequestTimeout, match="clientTimeoutInMills=500") as caught:
+                await send(rig)
+            assert caught.value.status == 408
+            assert asyncio.get_running_loop().time() == pytest.approx(0.5)
+            rig.worker.finish()
+            assert (await running).body == b"late"
+
+    run_virtual(main)
+
+
+async def test_requests_that_wait_for_an_unregistered_model_get_a_404(site: Site) -> None:
+    """TorchServe dropped the queue of a model that was unregistered, and answered none of it."""
+    site.backend.behaviour = hold
+    await site.register(site.model(), 1)
+    running, waiting = send(site, b"run"), send(site)
+    await site.worker.received()
+    leaving = asyncio.create_task(site.management.unregister("m", None))
+    with pytest.raises(ModelNotFound, match=r"^Model not found: m$"):
+        await waiting
+    site.worker.finish()
+    assert (await running).body == b"run"
+    await leaving
+
+
+def test_scaling_down_answers_the_current_batch() -> None:
+    """In TorchServe it was a race: the batch went back to the queue, or failed "Worker died."."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            model = await rig.serve()
+            running = send(rig, b"run")
+            await rig.worker.received()
+            change = rig.supervisor.scale(model, 0, 0)
+            rig.worker.finish()
+            assert (await running).body == b"run"
+            await rig.supervisor.settle(change, None)
+
+    run_virtual(main)
+
+
+def test_rows_that_a_dead_worker_had_not_begun_go_to_the_next() -> None:
+    """TorchServe failed whatever a worker held when it died. Here a quick worker is sent batches
+    ahead, and only the one it was at fails."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve()
+            worker = rig.worker
+            while True:  # until it has shown that it is quick
+                tasks = [send(rig, b"%d" % number) for number in range(2)]
+                await until(lambda: bool(worker.current))
+                if len(worker.current) == 2:
+                    break
+                for _ in tasks:
+                    await until(lambda: bool(worker.current))
+                    worker.finish()
+                await asyncio.gather(*tasks)
+            worker.die(1, None)
+            with pytest.raises(Internal, match=r"^Worker died\.$"):
+                await tasks[0]
+            await asyncio.sleep(BACK_OFF[0])
+            await until(lambda: rig.worker is not worker)
+            await rig.worker.received()
+            rig.worker.finish()
+            assert (await tasks[1]).body == b"1"
+
+    run_virtual(main)
+
+
+def test_with_all_workers_given_up_requests_fail_at_once() -> None:
+    """TorchServe let them wait until the queue was full: nobody would ever take them."""
+
+    async def main() -> None:
+        async with Rig() as rig:
+            rig.backend.load = refuse
+            model = rig.add(max_retry_timeout=1)
+            rig.supervisor.scale(model, 1, 1)
+            waiting = send(rig)
+            with pytest.raises(ServiceUnavailable):
+                await waiting
+            assert states(model) == [State.DEAD]
+            with pytest.raises(ServiceUnavailable):
+                await send(rig)
+
+    run_virtual(main)
+
+
+def test_a_describe_call_ends_with_the_response_timeout() -> None:
+    """TorchServe did not limit a handler's answer to customized=true at all."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            model = await rig.serve(response_timeout=3)
+            with pytest.raises(Internal):
+                await describe_itself(model, make_request())
+            assert asyncio.get_running_loop().time() == pytest.approx(3)
+
+    run_virtual(main)
+
+
+def test_an_idle_worker_does_not_wait_for_a_full_batch() -> None:
+    """TorchServe waited maxBatchDelay although a worker had nothing to do; batchPolicy: delay still
+    does."""
+
+    async def main() -> None:
+        for policy, wait in (("eager", 0.0), ("delay", 0.2)):
+            async with Rig() as rig:
+                await rig.serve(batch_size=8, max_batch_delay=200, batch_policy=policy)
+                before = asyncio.get_running_loop().time()
+                await send(rig)
+                assert asyncio.get_running_loop().time() - before == pytest.approx(wait)
+
+    run_virtual(main)
+
+
+async def test_a_client_that_leaves_takes_its_request_along() -> None:
+    """TorchServe did not notice that a client had gone and computed its answer all the same."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: Request) -> Answer:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    async with edge(behaviour=wait) as e:
+        _, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        writer.write(post("/predictions/m"))
+        await begun.wait()
+        writer.close()
+        await asyncio.wait_for(cancelled.wait(), 10)
+
+
+async def test_a_413_has_a_body_that_names_the_key() -> None:
+    """TorchServe's 413 had no body, no request id and no line in the access log."""
+    async with edge(max_request_size=10) as e:
+        answer = await talk(e.port, post("/predictions/m", b"x" * 11))
+        assert answer.startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n")
+        assert b"x-request-id: " in answer
+        assert b"raise max_request_size in config.properties" in answer
+        await turn(lambda: len(e.logs.access_lines) == 1)
+
+
+async def test_connection_close_of_the_client_counts() -> None:
+    """TorchServe kept the connection of a client that had asked to close it."""
+    async with edge() as e:
+        answer = await talk(e.port, post("/predictions/m"))  # reads until the server closes
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_a_request_line_may_be_longer_than_4096_bytes() -> None:
+    """TorchServe answered 400 Invalid HTTP message, which presigned URLs in a query run into."""
+    async with edge() as e:
+        answer = await talk(e.port, post("/invocations?model_name=m&url=" + "x" * 6000))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+# Tokens and probes
+
+
+async def test_probes_need_no_token(tokens: Tokens) -> None:
+    """TorchServe wanted the inference token for /ping, which no load balancer can send, and had
+    neither /livez nor /readyz."""
+    async with edge(tokens=tokens) as e, aiohttp.ClientSession() as session:
+        for path in ("/ping", "/livez", "/readyz"):
+            assert (await ask(session, e.url(path)))[0] == 200
+        e.management.lacks = ["Model m version 1.0: 0 of 1 workers have loaded."]
+        status, text = await ask(session, e.url("/readyz"))
+        assert status == 503
+        assert json.loads(text)["missing"] == e.management.lacks
+
+
+async def test_management_works_on_a_shared_port_with_tokens(
+    tokens: Tokens, tmp_path: Path
+) -> None:
+    """On one port TorchServe wanted both tokens in one header, and its inference API took the
+    route /models/{m}/{v} for itself."""
+    shared = Address("unix", "", 0, str(tmp_path / "s"))
+    async with edge(tokens=tokens, inference_address=shared, management_address=shared):
+        connector = aiohttp.UnixConnector(shared.path or "")
+        async with aiohttp.ClientSession("http://x", connector=connector) as session:
+            for path in ("/models", "/models/m", "/models/m/2.0"):
+                assert (await ask(session, path, key(tokens, "management")))[0] == 200
+                assert (await ask(session, path, key(tokens, "inference")))[0] == 400
+            for path in ("/predictions/m", "/models/m/invoke"):
+                assert (await ask(session, path, key(tokens, "inference")))[0] == 200
+                assert (await ask(session, path, key(tokens, "management")))[0] == 400
+
+
+async def test_only_the_token_route_is_the_token_route(tokens: Tokens) -> None:
+    """TorchServe took every management request with "/token" anywhere in it for the token route."""
+    async with edge(tokens=tokens) as e, aiohttp.ClientSession() as session:
+        path = e.url("/models/m?from=/token", 1)
+        assert (await ask(session, path, key(tokens, "management")))[0] == 200
+        assert (await ask(session, path, key(tokens, "API")))[0] == 400
+
+
+async def test_the_key_file_is_the_owners_and_goes_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe left its key file behind; only --stop, in the same folder, removed it. Here the
+    whole server starts, without models."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").mkdir()
+    somewhere = Address("unix", "", 0, str(tmp_path / "s"))
+    config = Config(
+        model_store=tmp_path / "store",
+        temp_dir=tmp_path,
+        log_location=tmp_path / "logs",
+        metrics_location=tmp_path / "logs",
+        inference_address=somewhere,
+        management_address=somewhere,
+        enable_metrics_api=False,
+        disable_system_metrics=True,
+    )
+    path = tmp_path / "key_file.json"
+    async with _server(config):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert list(json.loads(path.read_text())) == ["management", "inference", "API"]
+    assert not path.exists()
+    monkeypatch.setenv("TS_INFERENCE_TOKEN", "open-sesame")
+    async with _server(config):
+        assert list(json.loads(path.read_text())) == ["management", "API"]
+        connector = aiohttp.UnixConnector(somewhere.path or "")
+        async with aiohttp.ClientSession("http://x", connector=connector) as session:
+            assert (await ask(session, "/predictions/m"))[0] == 400
+            assert (await ask(session, "/predictions/m", "open-sesame"))[0] == 404
+
+
+def test_two_variables_need_no_permission(tmp_path: Path) -> None:
+    """TorchServe ignored these too unless the file said enable_envvars_config=true; a container
+    often has no file."""
+    properties(tmp_path)
+    environ = {"TS_DISABLE_TOKEN_AUTHORIZATION": "true", "TS_ENABLE_MODEL_API": "true"}
+    config = load_config({}, environ, tmp_path)
+    assert config.disable_token_authorization
+    assert config.enable_model_api
+    assert config.warnings == ()
+
+
+# Settings
+
+
+async def test_load_models_may_have_spaces(site: Site) -> None:
+    """TorchServe looked for the file " b.mar", or registered a model with the name " b"."""
+    for name in ("a", "b"):
+        site.model(name)
+    await site.management.load_at_startup("a-1.0 , other = b-1.0")
+    assert [model.name for model in site.catalog.defaults()] == ["a", "other"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "called", "response", "startup"),
+    [
+        ("batchSize: 2\n", {}, 70, 80),
+        ("responseTimeout: 5\n", {}, 5, 80),
+        ("responseTimeout: 5\n", {"response_timeout": 6, "startup_timeout": 7}, 5, 7),
+    ],
+)
+async def test_each_timeout_falls_through_by_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    yaml: str,
+    called: dict[str, int],
+    response: int,
+    startup: int,
+) -> None:
+    """Any yaml pinned both of TorchServe's timeouts, to 120 s where it did not name them."""
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
+    async with Site(tmp_path, default_response_timeout=70, default_startup_timeout=80) as site:
+        await site.register(site.model(yaml=yaml), 0, **called)
+        settings = site.catalog.find("m").settings
+        assert (settings.response_timeout, settings.startup_timeout) == (response, startup)
+
+
+async def test_min_workers_alone_counts(site: Site) -> None:
+    """TorchServe ignored minWorkers in a yaml that did not name maxWorkers too."""
+    await site.register(site.model(yaml="minWorkers: 2\n"), 1)
+    model = site.catalog.find("m")
+    assert (len(model.slots), model.min_workers, model.max_workers) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("yaml", ["minWorkers: [\n", "just a text\n"])
+async def test_a_bad_yaml_is_refused(site: Site, yaml: str) -> None:
+    """TorchServe logged it and served the model with defaults."""
+    with pytest.raises(InvalidModel, match=r"Failed to parse model-config\.yaml: line ") as caught:
+        await site.register(site.model(yaml=yaml))
+    assert caught.value.status == 400
+    assert site.unpacked == 0
+
+
+def test_gpus_are_given_out_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe's first worker went to the second GPU."""
+    gpus = [Gpu(f"GPU-{number}", "H100", f"{number}") for number in range(3)]
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", lambda: gpus)
+    turns = Devices(None, {}).assigner(None, None)
+    assert [turns() for _ in range(4)] == [0, 1, 2, 0]
+
+
+def test_unknown_and_idle_keys_are_named(tmp_path: Path) -> None:
+    """TorchServe ignored both without a word."""
+    properties(tmp_path, "job_queue_sise=3", "number_of_netty_threads=4")
+    unknown, idle = load_config({}, {}, tmp_path).warnings
+    assert "unknown key job_queue_sise is ignored, did you mean job_queue_size?" in unknown
+    assert "number_of_netty_threads: accepted, no effect" in idle
+
+
+def test_addresses_may_be_ipv6(tmp_path: Path) -> None:
+    """TorchServe took no host with a colon in it."""
+    properties(tmp_path, "inference_address=http://[::1]:8080")
+    assert load_config({}, {}, tmp_path).inference_address == Address("http", "::1", 8080)
+
+
+# Management
+
+
+async def test_a_failing_load_tells_its_traceback(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TorchServe said that workers did not start and nothing more; describe said UNLOADING."""
+    site.backend.load = refuse
+    url = site.model()
+    with pytest.raises(Internal) as caught:
+        await site.register(url)
+    assert caught.value.message == (
+        "Failed to start workers for model m version: 1.0\n"
+        "ValueError: no weights\nTraceback\n  line 3\nValueError: no weights"
+    )
+    assert "  line 3\nValueError: no weights" in caplog.text
+    await site.register(url, synchronous=False)
+    await until(lambda: site.catalog.find("m").slots[0].error is not None)
+    (body,) = await site.management.describe("m", None)
+    assert body["workers"][0]["error"] == "ValueError: no weights"
+
+
+async def test_start_times_are_utc(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe wrote local time and put the Z of UTC behind it."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        await site.register(site.model())
+        site.catalog.find("m").slots[0].started_at = 1_700_000_000.25
+        (body,) = await site.management.describe("m", None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert body["workers"][0]["startTime"] == "2023-11-14T22:13:20.250Z"
+
+
+async def test_memory_usage_is_of_now(site: Site) -> None:
+    """TorchServe described what its last round of system metrics had found: 0 for up to a minute,
+    and for ever where they were switched off."""
+    await site.register(site.model())
+    site.catalog.find("m").slots[0].reports.pid = os.getpid()
+    (body,) = await site.management.describe("m", None)
+    assert body["workers"][0]["memoryUsage"] > 1_000_000
+
+
+async def test_a_negative_number_of_workers_is_a_400(site: Site) -> None:
+    """TorchServe's own IndexOutOfBoundsException came through, as 500."""
+    await site.register(site.model(), 0)
+    with pytest.raises(BadRequest, match=r"^min_worker cannot be negative\.$"):
+        await site.management.scale("m", None, -1, -1, True)
+
+
+async def test_a_json_register_without_a_delay_keeps_the_default() -> None:
+    """TorchServe's JSON form took it for -10000 ms, and batched two at most."""
+    async with (
+        edge(enable_model_api=True) as e,
+        aiohttp.ClientSession() as session,
+        session.post(e.url("/models", 1), json={"url": "a.mar"}) as answer,
+    ):
+        assert answer.status == 200
+    assert e.management.calls[0][1].max_batch_delay is None
+
+
+async def test_a_model_whose_packages_fail_is_not_registered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe answered 400 and kept the model: the next try was told 409."""
+
+    async def fail(*_: object) -> str | None:
+        raise ModelSetupFailed("Custom pip package installation failed for model m")
+
+    url = site.model()
+    with monkeypatch.context() as patch:
+        patch.setattr("ts_frontend.core.registration.prepare", fail)
+        with pytest.raises(ModelSetupFailed):
+            await site.register(url)
+    assert (await site.register(url)).status == 200
