@@ -7,6 +7,7 @@ source wins: environment, command line, file, default.
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ts_frontend.keys import Config
 from ts_frontend.sources import (
     Draft,
     Origin,
+    Setting,
     read_file,
     take_environment,
     take_options,
@@ -33,6 +35,9 @@ __all__ = [
     "load",
     "load_config",
 ]
+
+
+_JKS_MAGIC = b"\xfe\xed\xfe\xed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,8 @@ def load(
         source=source,
         warnings=tuple(draft.warnings),
     )
-    _check_listeners(config, draft)
     _check_files(config, draft)
+    _check_listeners(config, draft)
     settings = {**draft.settings, **draft.places}
     return Loaded(config, {name: setting.origin for name, setting in settings.items()})
 
@@ -197,11 +202,8 @@ def _check_listeners(config: Config, draft: Draft) -> None:
         "metrics_address": config.metrics_address,
     }
     for name, address in listeners.items():
-        if address.scheme == "https" and not (config.certificate_file and config.private_key_file):
-            raise ConfigError(
-                f"{draft.settings[name].origin}: {name}={address}: https needs certificate_file "
-                "and private_key_file, both in PEM form"
-            )
+        if address.scheme == "https":
+            _check_certificate(config, draft, f"{draft.settings[name].origin}: {name}={address}")
     shared = config.metrics_address in (config.inference_address, config.management_address)
     if config.enable_metrics_api and shared and _fixed(config.metrics_address):
         raise ConfigError(
@@ -210,8 +212,38 @@ def _check_listeners(config: Config, draft: Draft) -> None:
         )
 
 
+def _check_certificate(config: Config, draft: Draft, listener: str) -> None:
+    """A keystore goes before PEM files; with neither, `http.tls` makes a certificate."""
+    if config.keystore is not None:
+        _check_keystore(config.keystore, config.keystore_type, draft.settings["keystore"])
+    elif (config.certificate_file is None) != (config.private_key_file is None):
+        raise ConfigError(
+            f"{listener}: https needs both certificate_file and private_key_file, in PEM form, "
+            "or a keystore; with none of them a certificate is made for tests"
+        )
+
+
+def _check_keystore(path: Path, kind: str, setting: Setting) -> None:
+    where = f"{setting.origin}: keystore={setting.raw}"
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_JKS_MAGIC))
+    except OSError as error:
+        raise ConfigError(f"{where}: can't be read: {error.strerror}") from None
+    # Java reads a JKS file even where keystore_type says PKCS12.
+    if kind.strip().upper() == "JKS" or magic == _JKS_MAGIC:
+        source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".p12")))
+        raise ConfigError(
+            f"{where}: JKS keystores are not read, convert it: keytool -importkeystore "
+            f"-srckeystore {source} -destkeystore {target} -deststoretype PKCS12; "
+            f"then set keystore={target} and keystore_type=PKCS12"
+        )
+    if kind.strip().upper() != "PKCS12":
+        raise ConfigError(f"{where}: keystore_type={kind}: expected PKCS12")
+
+
 def _check_files(config: Config, draft: Draft) -> None:
-    for name in ("metrics_config", "certificate_file", "private_key_file"):
+    for name in ("metrics_config", "certificate_file", "private_key_file", "keystore"):
         path = getattr(config, name)
         if path is not None and not path.is_file():
             setting = draft.settings[name]

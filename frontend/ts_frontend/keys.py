@@ -24,7 +24,6 @@ T = TypeVar("T")
 # Why a key that the user set does nothing; the warning that goes out says it.
 _JVM = "it tunes the JVM, and there is none"
 _GRPC = "gRPC is not served yet"
-_KEYSTORE = "give certificate_file and private_key_file, in PEM form"
 _SEQUENCES = "sequence batching is not built yet"
 _LAUNCHER = "workers are not started through torch.backends.xeon"
 
@@ -86,6 +85,9 @@ class Config:
     max_request_size: int = _key(6553500, v.whole(1))
     certificate_file: Path | None = _key(None, v.optional_path)
     private_key_file: Path | None = _key(None, v.optional_path)
+    keystore: Path | None = _key(None, v.optional_path)
+    keystore_pass: str = _key("changeit", v.text, secret=True)
+    keystore_type: str = _key("PKCS12", v.text)
     cors_allowed_origin: str | None = _key(None, v.optional_text)
     cors_allowed_methods: str | None = _key(None, v.optional_text)
     cors_allowed_headers: str | None = _key(None, v.optional_text)
@@ -134,7 +136,7 @@ class Config:
     # Where settings come from.
     enable_envvars_config: bool = _key(False, v.boolean, env=None)
 
-    # Accepted, no effect yet: gRPC and keystores.
+    # Accepted, no effect yet: gRPC.
     grpc_inference_address: str = _key("127.0.0.1", v.host, no_effect=_GRPC)
     grpc_management_address: str = _key("127.0.0.1", v.host, no_effect=_GRPC)
     grpc_inference_port: int = _key(7070, v.whole(0, 65535), no_effect=_GRPC)
@@ -152,9 +154,6 @@ class Config:
         None, v.optional_whole(0), no_effect=_GRPC
     )
     enable_grpc_ssl: bool = _key(False, v.boolean, no_effect=_GRPC)
-    keystore: Path | None = _key(None, v.optional_path, no_effect=_KEYSTORE)
-    keystore_pass: str = _key("changeit", v.text, no_effect=_KEYSTORE, secret=True)
-    keystore_type: str = _key("PKCS12", v.text, no_effect=_KEYSTORE)
 
     # Accepted, no effect yet: the rest.
     ts_open_inference_protocol: bool = _key(

@@ -23,7 +23,7 @@ INTEGERS = [name for name, key in TABLE.items() if "whole" in key.read.__qualnam
 def load(tmp_path: Path) -> Load:
     """Write lines into ./config.properties and load it; a model store is always given."""
     (tmp_path / "store").mkdir()
-    for name in ("m.yaml", "c.pem", "k.pem"):
+    for name in ("m.yaml", "c.pem", "k.pem", "k.p12"):
         (tmp_path / name).touch()
 
     def run(*lines: str, env: dict[str, str] | None = None, **options: Any) -> Config:

@@ -158,11 +158,18 @@ def test_flags_without_effect_warn_once(cwd: Path) -> None:
 
 
 def test_secrets_stay_out_of_messages(cwd: Path) -> None:
-    write(cwd / "config.properties", "keystore_pass=hunter2")
+    (cwd / "k.jks").touch()
+    lines = ("inference_address=https://a:1", "keystore=k.jks", "keystore_type=JKS")
+    write(cwd / "config.properties", "keystore_pass=hunter1", "keystore_pass=hunter2", *lines)
 
+    with pytest.raises(ConfigError) as caught:
+        load_config({}, {}, cwd)
+    assert "hunter" not in str(caught.value)
+
+    write(cwd / "config.properties", "keystore_pass=hunter1", "keystore_pass=hunter2")
     warnings = load_config({}, {}, cwd).warnings
     assert len(warnings) == 1
-    assert "hunter2" not in warnings[0]
+    assert "hunter" not in warnings[0]
 
 
 def test_a_left_snapshot_is_reported_not_read(cwd: Path) -> None:
@@ -236,10 +243,50 @@ def test_a_missing_store_of_the_file_is_named_there(cwd: Path) -> None:
         load_config({}, {}, cwd)
 
 
-def test_https_needs_its_files(cwd: Path) -> None:
-    write(cwd / "config.properties", "inference_address=https://a:1")
+@pytest.mark.parametrize("name", ["certificate_file", "private_key_file"])
+def test_https_needs_both_files_of_a_pair(name: str, cwd: Path) -> None:
+    (cwd / "x.pem").touch()
+    write(cwd / "config.properties", "inference_address=https://a:1", f"{name}=x.pem")
 
     with pytest.raises(ConfigError, match=r"line 2: .*certificate_file and private_key_file"):
+        load_config({}, {}, cwd)
+
+
+def test_https_needs_no_certificate_but_says_when_a_keystore_is_missing(cwd: Path) -> None:
+    write(cwd / "config.properties", "inference_address=https://a:1")
+    assert load_config({}, {}, cwd).warnings == ()
+
+    write(cwd / "config.properties", "inference_address=https://a:1", "keystore=k.p12")
+    with pytest.raises(ConfigError, match=r"line 3: keystore=k.p12: file not found"):
+        load_config({}, {}, cwd)
+
+
+@pytest.mark.parametrize(("kind", "data"), [("jks", b""), ("PKCS12", b"\xfe\xed\xfe\xed\0")])
+def test_a_jks_keystore_is_refused_with_what_converts_it(kind: str, data: bytes, cwd: Path) -> None:
+    """By its type, or by its content: Java reads one under the default type, too."""
+    (cwd / "my key.jks").write_bytes(data)
+    lines = ("keystore=my key.jks", f"keystore_type={kind}")
+    write(cwd / "config.properties", "inference_address=https://a:1", *lines)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config({}, {}, cwd)
+
+    command = (
+        f"keytool -importkeystore -srckeystore '{cwd}/my key.jks' "
+        f"-destkeystore '{cwd}/my key.p12' -deststoretype PKCS12"
+    )
+    assert str(caught.value).startswith(f"{cwd}/config.properties, line 3: keystore=my key.jks: ")
+    assert command in str(caught.value)
+
+
+def test_another_keystore_type_is_refused_where_it_is_used(cwd: Path) -> None:
+    (cwd / "k").touch()
+    lines = ("keystore=k", "keystore_type=BKS")
+    write(cwd / "config.properties", *lines)
+    assert load_config({}, {}, cwd).warnings == ()
+
+    write(cwd / "config.properties", "metrics_address=https://a:1", *lines)
+    with pytest.raises(ConfigError, match="keystore=k: keystore_type=BKS: expected PKCS12"):
         load_config({}, {}, cwd)
 
 

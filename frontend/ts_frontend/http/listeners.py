@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ts_frontend.config import Address, Config, ConfigError
+from ts_frontend.config import Address, Config
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.management import Management
 from ts_frontend.http import openapi
@@ -20,6 +20,7 @@ from ts_frontend.http.metrics import MetricsFace
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.router import Face, Router
 from ts_frontend.http.server import Listener
+from ts_frontend.http.tls import server_context
 from ts_frontend.http.tokens import Tokens
 from ts_frontend.metrics.recorder import Recorder
 
@@ -71,7 +72,8 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
     if metrics:
         first = health(openapi.metrics(), False)
         plan.append((config.metrics_address, [first, *metrics]))
-    make = _maker(config, rooms, respond)
+    hosts = list(dict.fromkeys(address.host for address, _ in plan if address.scheme == "https"))
+    make = _maker(rooms, respond, server_context(config, hosts) if hosts else None)
     return [make(address, faces) for address, faces in plan]
 
 
@@ -88,7 +90,7 @@ def _management(config: Config, rooms: Rooms, respond: Responder, bodies: BodyRe
 
 
 def _maker(
-    config: Config, rooms: Rooms, respond: Responder
+    rooms: Rooms, respond: Responder, tls: ssl.SSLContext | None
 ) -> Callable[[Address, list[Face]], Listener]:
     ids = RequestIds()
 
@@ -100,7 +102,7 @@ def _maker(
             access=rooms.logs.access,
             count=rooms.recorder.http_status,
             ids=ids,
-            tls=_tls(config) if address.scheme == "https" else None,
+            tls=tls if address.scheme == "https" else None,
         )
 
     return make
@@ -113,19 +115,3 @@ def _cors(config: Config) -> list[tuple[str, str]]:
         ("access-control-allow-headers", config.cors_allowed_headers),
     )
     return [(name, value) for name, value in chosen if value]
-
-
-def _tls(config: Config) -> ssl.SSLContext:
-    certificate, key = config.certificate_file, config.private_key_file
-    if certificate is None or key is None:
-        raise ConfigError("An https address needs certificate_file and private_key_file.")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            f"certificate_file={certificate} and private_key_file={key} cannot be used: "
-            f"{error.strerror or error}. Both must be PEM and belong together."
-        ) from error
-    return context
