@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from tests.core_rig import Rig, Site, never, states, until
 from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
+from ts.service import Outcome, Service
 from ts_frontend.config import load_config
 from ts_frontend.core.batching import Delay, JobQueue
 from ts_frontend.core.inference import describe_itself
@@ -48,6 +51,12 @@ async def get(url: str, method: str = "GET", **options: object) -> tuple[int, st
 
 async def refuse(spec: WorkerSpec) -> None:
     raise LoadFailed(500, "ValueError: no weights", "Traceback\nValueError: no weights")
+
+
+def run(handle: Callable[[Any, Any], Any]) -> Outcome:
+    """What a worker makes of one row, with this handler."""
+    service = Service("m", "/nowhere", None, handle, None, 1)
+    return service.infer([{}], [{"body": b""}], {0: "id"})
 
 
 # Tokens
@@ -155,6 +164,46 @@ async def test_a_handlers_413_becomes_507() -> None:
         with pytest.raises(Internal, match=r"^Out of resources$") as caught:
             await asking
         assert caught.value.status == 507
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyError("x"), 503, "Prediction failed"),
+        (RuntimeError("CUDA error: 2"), 507, "Out of resources"),
+        (MemoryError(), 507, "Out of resources"),
+    ],
+)
+def test_a_handlers_exception_is_a_503(error: Exception, code: int, message: str) -> None:
+    """TorchServe answered the batch of a handler that raised with 503 and no cause; with 507 where
+    the text of the exception had "CUDA" in it."""
+
+    def handle(data: object, context: object) -> list[object]:
+        raise error
+
+    outcome = run(handle)
+    assert (outcome.code, outcome.message) == (code, message)
+
+
+def test_json_results_are_indented() -> None:
+    """TorchServe wrote what is no bytes or text as JSON with an indent of two, without a line feed
+    at the end."""
+    outcome = run(lambda data, context: [{"a": [1]}])
+    assert bytes(outcome.predictions[0].body) == b'{\n  "a": [\n    1\n  ]\n}'
+
+
+async def test_a_form_field_has_no_type() -> None:
+    """In TorchServe a part without a filename reached the handler as bytes, whatever content type
+    it declared."""
+    head = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\nContent-Type: %b\r\n\r\n{}\r\n'
+    parts = (head % (b"a", b"", b"application/json"), head % (b"f", b'; filename="f"', b"text/x"))
+    body = b"".join(parts) + b"--b--\r\n"
+    async with edge() as e:
+        await talk(
+            e.port,
+            post("/predictions/m", body, "Content-Type: multipart/form-data; boundary=b"),
+        )
+        assert e.inference.row() == {"a": ("", b"{}"), "f": ("text/x", b"{}")}
 
 
 async def test_a_response_has_no_content_type_and_no_phrase() -> None:

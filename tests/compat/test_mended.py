@@ -17,6 +17,7 @@ from tests.core_rig import Rig, Site, states, until
 from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
+from ts.service import PredictionException, Service
 from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
@@ -153,7 +154,7 @@ def test_rows_that_a_dead_worker_had_not_begun_go_to_the_next() -> None:
         async with Rig(behaviour=hold) as rig:
             await rig.serve()
             worker = rig.worker
-            while True:  # until it has shown that it is quick
+            for _ in range(1000):  # until it has shown that it is quick
                 tasks = [send(rig, b"%d" % number) for number in range(2)]
                 await until(lambda: bool(worker.current))
                 if len(worker.current) == 2:
@@ -218,6 +219,16 @@ def test_an_idle_worker_does_not_wait_for_a_full_batch() -> None:
                 assert asyncio.get_running_loop().time() - before == pytest.approx(wait)
 
     run_virtual(main)
+
+
+def test_a_handlers_error_is_never_a_success() -> None:
+    """TorchServe sent the code of a PredictionException as it was: 200 with an error's text."""
+
+    def handle(data: object, context: object) -> list[object]:
+        raise PredictionException("fine?", 200)
+
+    outcome = Service("m", "/nowhere", None, handle, None, 1).infer([{}], [{}], {0: "id"})
+    assert (outcome.code, outcome.message) == (500, "fine?")
 
 
 async def test_a_client_that_leaves_takes_its_request_along() -> None:
@@ -407,7 +418,8 @@ def test_gpus_are_given_out_from_the_first(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_and_idle_keys_are_named(tmp_path: Path) -> None:
-    """TorchServe ignored both without a word."""
+    """TorchServe ignored a misspelt key without a word. What only a JVM has a use for is named as
+    well."""
     properties(tmp_path, "job_queue_sise=3", "number_of_netty_threads=4")
     unknown, idle = load_config({}, {}, tmp_path).warnings
     assert "unknown key job_queue_sise is ignored, did you mean job_queue_size?" in unknown
@@ -481,6 +493,18 @@ async def test_a_json_register_without_a_delay_keeps_the_default() -> None:
     ):
         assert answer.status == 200
     assert e.management.calls[0][1].max_batch_delay is None
+
+
+async def test_an_empty_json_register_is_a_400() -> None:
+    """TorchServe answered 500 NullPointerException."""
+    kind = {"Content-Type": "application/json"}
+    async with (
+        edge(enable_model_api=True) as e,
+        aiohttp.ClientSession() as session,
+        session.post(e.url("/models", 1), data=b"", headers=kind) as answer,
+    ):
+        assert answer.status == 400
+        assert (await answer.json())["message"] == "Parameter url is required."
 
 
 async def test_a_model_whose_packages_fail_is_not_registered(
