@@ -372,8 +372,8 @@ async def test_load_models_may_have_spaces(site: Site) -> None:
 @pytest.mark.parametrize(
     ("yaml", "called", "response", "startup"),
     [
-        ("batchSize: 2\n", {}, 70, 80),
-        ("responseTimeout: 5\n", {}, 5, 80),
+        ("batchSize: 2\n", {}, 70, 60),
+        ("responseTimeout: 5\n", {}, 5, 60),
         ("responseTimeout: 5\n", {"response_timeout": 6, "startup_timeout": 7}, 5, 7),
     ],
 )
@@ -385,9 +385,15 @@ async def test_each_timeout_falls_through_by_itself(
     response: int,
     startup: int,
 ) -> None:
-    """Any yaml pinned both of TorchServe's timeouts, to 120 s where it did not name them."""
+    """Any yaml pinned both of TorchServe's timeouts, to 120 s where it did not name them; without
+    one the JSON of config.properties beat the call."""
+    config = {
+        "default_response_timeout": 70,
+        "default_startup_timeout": 80,
+        "models": {"m": {"1.0": {"startupTimeout": 60}}},
+    }
     monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
-    async with Site(tmp_path, default_response_timeout=70, default_startup_timeout=80) as site:
+    async with Site(tmp_path, **config) as site:
         await site.register(site.model(yaml=yaml), 0, **called)
         settings = site.catalog.find("m").settings
         assert (settings.response_timeout, settings.startup_timeout) == (response, startup)
