@@ -9,6 +9,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -387,7 +388,7 @@ async def test_each_timeout_falls_through_by_itself(
 ) -> None:
     """Any yaml pinned both of TorchServe's timeouts, to 120 s where it did not name them; without
     one the JSON of config.properties beat the call."""
-    config = {
+    config: dict[str, Any] = {
         "default_response_timeout": 70,
         "default_startup_timeout": 80,
         "models": {"m": {"1.0": {"startupTimeout": 60}}},
