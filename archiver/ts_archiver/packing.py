@@ -86,6 +86,7 @@ def pack_recipe(recipe: Recipe, *, warn: Warn, progress: Progress | None = None)
     members = collect(recipe, warn)
     created_on = manifest.creation_time(members, os.environ.get("SOURCE_DATE_EPOCH"))
     _check_syntax(recipe, warn)
+    _check_yaml(recipe, warn)
     with staged(recipe.target, force=recipe.force, folder=folder, warn=warn) as temporary:
         _write(recipe, temporary, members, created_on, progress or _silent)
     return recipe.target
@@ -158,6 +159,25 @@ def _check_syntax(recipe: Recipe, warn: Warn) -> None:
             warn(f"{path} line {error.lineno}: {error.msg}. A worker can't load this file.")
         except (ValueError, RecursionError, MemoryError) as error:
             warn(f"{path} does not compile: {error}. A worker can't load this file.")
+
+
+def _check_yaml(recipe: Recipe, warn: Warn) -> None:
+    """Warn of a config file that no server can read. Only warn: TorchServe's tool packs it too."""
+    if recipe.config_file is None:
+        return
+    import yaml  # here: most archives have no config file
+
+    path = os.fspath(recipe.config_file)
+    try:
+        parsed = yaml.safe_load(Path(path).read_bytes())
+    except OSError:
+        return  # packing tells
+    except (yaml.YAMLError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        warn(f"{path} is not valid YAML: {cause}. The server will refuse it.")
+    else:
+        if parsed is not None and not isinstance(parsed, dict):
+            warn(f"{path} holds no `key: value` lines. The server will refuse it.")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ different files never share a name unnoticed.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import filecmp
 import glob
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ts_archiver.errors import Collision, MissingInput, reason
-from ts_archiver.recipe import Recipe
+from ts_archiver.recipe import BUILTIN_HANDLERS, Recipe
 
 Warn = Callable[[str], None]
 
@@ -56,8 +57,24 @@ def collect(recipe: Recipe, warn: Warn) -> list[Member]:
     return [chosen[name] for name in sorted(chosen)]
 
 
+def _check_handler(recipe: Recipe) -> None:
+    """A bare word that is neither file nor built-in handler was probably meant as the latter."""
+    name = os.fspath(recipe.handler)
+    if name in BUILTIN_HANDLERS or not name.isidentifier() or recipe.runtime == "LSP":
+        return
+    if os.path.lexists(f"{name}.py"):
+        return
+    close = difflib.get_close_matches(name, BUILTIN_HANDLERS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise MissingInput(
+        f"file {name}.py does not exist, and no built-in handler is called {name}.{hint} "
+        f"Built-in are {', '.join(sorted(BUILTIN_HANDLERS))}."
+    )
+
+
 def _named(recipe: Recipe, warn: Warn) -> Iterator[tuple[str, Path]]:
     """Names and files in TorchServe's order, which decides who is the later one."""
+    _check_handler(recipe)
     for path in (recipe.model_file, recipe.serialized_file, recipe.handler_file()):
         if path:
             yield os.path.basename(path), Path(path)

@@ -512,3 +512,21 @@ def test_syntax_error_in_handler_warns(model: Path, caplog: pytest.LogCaptureFix
     pack("m", "broken.py", "1", model_file="old.py")
     assert "broken.py line 3:" in caplog.text
     assert "old.py" not in caplog.text
+
+
+def test_a_misspelled_built_in_handler_is_told_from_a_missing_file(model: Path) -> None:
+    with pytest.raises(MissingInput, match=r"Did you mean image_classifier\? Built-in are "):
+        pack("m", "image_clasifier", "1")
+    with pytest.raises(MissingInput, match=r"file nope\.py does not exist\. Check the path"):
+        pack("m", "nope.py", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"), [("a: [1\n", "is not valid YAML"), ("just words", "holds no `key: value`")]
+)
+def test_a_config_file_that_no_server_reads_is_packed_with_a_warning(
+    model: Path, caplog: pytest.LogCaptureFixture, text: str, cause: str
+) -> None:
+    Path("c.yaml").write_text(text)
+    pack("m", "h.py", "1", config_file="c.yaml")
+    assert cause in caplog.text
