@@ -111,7 +111,8 @@ class Listener:
         except OSError as error:
             raise BindError(
                 f"Cannot listen on {self.address}: {error.strerror or error}. "
-                "Stop what uses it, or change the address in config.properties."
+                "Stop what uses it, or set another inference_address, management_address or "
+                "metrics_address in the configuration."
             ) from error
         if self.address.scheme != "unix":
             self.port = self._server.sockets[0].getsockname()[1]
