@@ -238,3 +238,14 @@ async def test_a_refused_request_is_not_run(tokens: Tokens) -> None:
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert REFUSED.encode() in answer
         assert not e.inference.calls
+
+
+def test_another_servers_key_file_is_left_alone(tmp_path: Path) -> None:
+    """Two servers of one folder: the second's file replaced the first's."""
+    first, second = Tokens(tmp_path / "key_file.json"), Tokens(tmp_path / "key_file.json")
+    first.open()
+    second.open()
+    first.close()
+    assert second.path.exists()
+    second.close()
+    assert not second.path.exists()

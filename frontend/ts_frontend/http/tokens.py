@@ -73,7 +73,7 @@ class Tokens:
         self._clock = clock
         self._fixed = dict(fixed or {})
         self._keys: dict[Kind, Key] = {}
-        self._written = False
+        self._written: int | None = None  # inode of the key file
 
     def open(self) -> None:
         """Make the keys and write the key file, for its owner's eyes only.
@@ -86,10 +86,10 @@ class Tokens:
         self._write()
 
     def close(self) -> None:
-        """Remove the key file this server wrote."""
-        if self._written:
-            self._written = False
-            with suppress(OSError):
+        """Remove the key file, if it is still the one this server wrote."""
+        written, self._written = self._written, None
+        with suppress(OSError):
+            if written is not None and self.path.stat().st_ino == written:
                 self.path.unlink()
 
     def check(self, kind: Kind, header: str, *, refusal: str = REFUSED) -> None:
@@ -146,6 +146,7 @@ class Tokens:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as stream:
                 stream.write(json.dumps(entries, indent=2) + "\n")
+                inode = os.fstat(stream.fileno()).st_ino
             temporary.replace(self.path)
         except OSError as error:
             with suppress(OSError):
@@ -155,7 +156,7 @@ class Tokens:
                 f"folder it may write to, give all keys by {', '.join(VARIABLES.values())}, or "
                 "switch token authorization off with --disable-token-auth."
             ) from error
-        self._written = True
+        self._written = inode
 
 
 def fixed_keys(environ: Mapping[str, str]) -> dict[Kind, str]:
