@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from ts_frontend.core.meter import RestartReason
+from ts_frontend.core.slot import Slot
 from ts_worker.backend.base import ExitReason, LoadFailed, ReplySink, WorkerGone, WorkerSpec
 from ts_worker.messages import (
     Metric,
@@ -30,6 +32,7 @@ __all__ = [
     "FakeLog",
     "FakeMeter",
     "FakeModelMeter",
+    "FakeVersionMeter",
     "FakeWorker",
     "LoadFailed",
     "VirtualLoop",
@@ -220,11 +223,33 @@ class FakeModelMeter:
         self.answers.append((total_microseconds, queue_microseconds))
 
 
+class FakeVersionMeter:
+    """What happened to the workers of one version."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, float]] = []
+        self.restarts: list[RestartReason] = []
+        self.slots: list[Slot] = []
+
+    def batch(self, size: int, seconds: float) -> None:
+        self.batches.append((size, seconds))
+
+    def restarted(self, reason: RestartReason) -> None:
+        self.restarts.append(reason)
+
+    def joined(self, slot: Slot) -> None:
+        self.slots.append(slot)
+
+    def left(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+
+
 class FakeMeter:
     """Keeps what the core measured."""
 
     def __init__(self) -> None:
         self.models: dict[tuple[str, str], FakeModelMeter] = {}
+        self.versions: dict[tuple[str, str], FakeVersionMeter] = {}
         self.queue_times: list[int] = []
         self.thread_times: list[int] = []
         self.load_times: list[tuple[str, int]] = []
@@ -235,6 +260,9 @@ class FakeMeter:
         if found is None:
             found = self.models[model, version] = FakeModelMeter()
         return found
+
+    def version(self, model: str, version: str) -> FakeVersionMeter:
+        return self.versions.setdefault((model, version), FakeVersionMeter())
 
     def queue_time(self, milliseconds: int) -> None:
         self.queue_times.append(milliseconds)

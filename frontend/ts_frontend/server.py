@@ -24,6 +24,7 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.events import answer_calls
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.management import Management
+from ts_frontend.core.status import Status
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Supervisor
 from ts_frontend.core.threads import usable_cores
@@ -124,15 +125,16 @@ async def _server(config: Config) -> AsyncIterator[Management]:
         _greet(config)
         tokens = _tokens(config)
 
+        catalog = Catalog()
         recorder = Recorder(
             load_spec(config.metrics_config or default_path()),
             logs,
             host=socket.gethostname(),
             mode=config.metrics_mode,
             auto_detect=config.model_metrics_auto_detect,
+            status=Status(catalog),
         )
         backend = ProcessBackend(os.environ)
-        catalog = Catalog()
         inference = Inference(catalog, recorder)
         cores = usable_cores()
         supervisor = Supervisor(

@@ -12,7 +12,7 @@ import time
 
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job
-from ts_frontend.core.meter import Meter
+from ts_frontend.core.meter import Meter, VersionMeter
 from ts_frontend.errors import Internal
 from ts_worker.backend.base import ExitReason, Worker, WorkerGone
 from ts_worker.messages import Predict, Reply, ReplyChunk
@@ -36,10 +36,11 @@ def death_status(reason: ExitReason) -> int:
 class _Flight:
     """A batch that was sent and is not answered yet."""
 
-    __slots__ = ("jobs", "sent", "taken")
+    __slots__ = ("jobs", "sent", "size", "taken")
 
     def __init__(self, jobs: dict[bytes, Job], taken: float) -> None:
         self.jobs = jobs
+        self.size = len(jobs)
         self.taken = taken
         self.sent = taken
 
@@ -52,16 +53,23 @@ class Pump:
     it can only have begun the oldest; the rest goes back to the queue if it dies.
 
     Args:
+        counts: told of each batch that is answered.
         response_timeout: seconds a worker may take for each message of its answer.
     """
 
     def __init__(
-        self, worker: Worker, queue: JobQueue, meter: Meter, response_timeout: float
+        self,
+        worker: Worker,
+        queue: JobQueue,
+        meter: Meter,
+        counts: VersionMeter,
+        response_timeout: float,
     ) -> None:
         self._worker = worker
         self._queue = queue
         self._loop = queue.loop
         self._meter = meter
+        self._counts = counts
         self._timeout = response_timeout
         self._flights: dict[int, _Flight] = {}  # oldest first
         self._batch_id = 0
@@ -75,6 +83,11 @@ class Pump:
         self._task: asyncio.Task[None] | None = None
         self.timed_out = False
         self.served = 0  # batches that the worker answered
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the worker was sent and has not answered."""
+        return sum(len(flight.jobs) for flight in self._flights.values())
 
     async def run(self) -> None:
         """Serve until `drain`, a response timeout or cancellation. Cancelling loses no job:
@@ -200,8 +213,10 @@ class Pump:
         del self._flights[batch_id]
         self.served += 1
         now = time.monotonic()
-        self._pace += (now - self._begun - self._pace) / 8
+        seconds = now - self._begun
+        self._pace += (seconds - self._pace) / 8
         self._begun = now
+        self._counts.batch(flight.size, seconds)
         # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
         self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
         # Here and not in `run`: waking a task for each batch costs as much as sending it.

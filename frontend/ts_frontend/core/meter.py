@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ts_worker.messages import Metric
+
+if TYPE_CHECKING:
+    from ts_frontend.core.slot import Slot
+
+# Why a worker was started again: it exited, a signal killed it, it did not answer in time, or it
+# never loaded its model.
+RestartReason = Literal["exit", "signal", "timeout", "load_failed"]
 
 
 class ModelMeter(Protocol):
@@ -17,11 +24,30 @@ class ModelMeter(Protocol):
         """A request was answered, so long after it came and after so long in the queue."""
 
 
+class VersionMeter(Protocol):
+    """What happens to the workers of a registered version."""
+
+    def batch(self, size: int, seconds: float) -> None:
+        """A worker answered a batch, so long after it became the worker's oldest."""
+
+    def restarted(self, reason: RestartReason) -> None:
+        """A worker is started again because the last one ended."""
+
+    def joined(self, slot: Slot) -> None:
+        """A slot has begun to keep a worker alive."""
+
+    def left(self, slot: Slot) -> None:
+        """A slot has ended, and its process with it."""
+
+
 class Meter(Protocol):
     """The metrics that the core records."""
 
     def meter(self, model: str, version: str) -> ModelMeter:
         """The counters of a model; ``version`` as requested, or "default"."""
+
+    def version(self, model: str, version: str) -> VersionMeter:
+        """The meter of a registered version, the same one for all of its workers."""
 
     def queue_time(self, milliseconds: int) -> None: ...
     def worker_thread_time(self, milliseconds: int) -> None: ...

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.dispatch import Pump, death_status
 from ts_frontend.core.events import Reports
-from ts_frontend.core.meter import Meter
+from ts_frontend.core.meter import Meter, RestartReason
 from ts_frontend.core.settings import Settings
-from ts_worker.backend.base import Backend, LoadFailed, Worker, WorkerSpec
+from ts_worker.backend.base import Backend, ExitReason, LoadFailed, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Slot:
         self._settings = settings
         self._meter = meter
         self._make_spec = make_spec
+        self._ending: RestartReason = "load_failed"  # of the last worker
         self._given_up = given_up
         self._worker: Worker | None = None
         self._pump: Pump | None = None
@@ -81,6 +82,9 @@ class Slot:
         self._retries = 0
         self._unsuccessful = 0
         self._failing_since: float | None = None
+        self._logged = ""  # the last traceback: each retry of a broken model has the same
+        spec = make_spec(self)
+        self._counts = meter.version(spec.model_name, spec.model_version)
         # Result of the first attempt: None, or why the worker did not load.
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[LoadFailed | None] = loop.create_future()
@@ -89,8 +93,14 @@ class Slot:
     def pid(self) -> int | None:
         return self.reports.pid
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that its worker has and has not answered."""
+        return 0 if self._pump is None else self._pump.in_flight
+
     def start(self) -> None:
         """Begin; ends with `retire`."""
+        self._counts.joined(self)
         self._task = asyncio.create_task(self._run(), name=self.name)
         self._task.add_done_callback(self._ended)
 
@@ -141,11 +151,13 @@ class Slot:
             self.state = State.WAITING
             logger.info("Retry worker: %s in %s seconds.", self.id, pause)
             await asyncio.sleep(pause)
+            self._counts.restarted(self._ending)
 
     async def _load(self) -> LoadFailed:
         """Start a worker and serve until it ends; the result says why it did."""
         limit = self._settings.startup_timeout
         begun = time.monotonic()
+        self._ending = "load_failed"
         spec = self._make_spec(self)
         try:
             async with asyncio.timeout(limit):
@@ -178,7 +190,8 @@ class Slot:
             self.first.set_result(None)
 
     async def _serve(self, worker: Worker) -> LoadFailed:
-        pump = Pump(worker, self._queue, self._meter, self._settings.response_timeout)
+        timeout = self._settings.response_timeout
+        pump = Pump(worker, self._queue, self._meter, self._counts, timeout)
         self._pump = pump
         status = 500
         try:
@@ -192,6 +205,7 @@ class Slot:
             pump.fail(status)
         self._count_unsuccessful(pump)
         logger.warning("%s Worker disconnected. %s", self.name, reason.text)
+        self._ending = "timeout" if pump.timed_out else _ending(reason)
         text = "The worker did not answer in time." if pump.timed_out else reason.text
         return LoadFailed(status, text, "\n".join(reason.stderr_tail))
 
@@ -223,9 +237,14 @@ class Slot:
 
     def _log_failure(self, failure: LoadFailed) -> None:
         detail = f"\n{failure.traceback}" if failure.traceback else ""
+        if detail and detail == self._logged:
+            detail = " (the traceback is that of the last time)"
+        else:
+            self._logged = detail
         logger.error("%s failed to load its model: %s%s", self.name, failure.message, detail)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._counts.left(self)
         if not self.first.done():
             self.first.set_result(LoadFailed(500, "The worker was stopped before it had loaded."))
         if self.state is not State.RETIRED:
@@ -234,3 +253,7 @@ class Slot:
         if not task.cancelled() and (bug := task.exception()) is not None:
             self.error = str(bug)
             logger.error("%s is lost", self.name, exc_info=bug)
+
+
+def _ending(reason: ExitReason) -> RestartReason:
+    return "exit" if reason.signal is None else "signal"

@@ -28,4 +28,4 @@ class MetricsFace:
 
     async def _render(self, exchange: Exchange, segments: list[str]) -> RawResponse:
         names = [value for name, value in exchange.pairs() if name == "name[]"]
-        return self._respond.raw(exchange, 200, _HEADERS, self._recorder.render(names))
+        return self._respond.raw(exchange, 200, _HEADERS, await self._recorder.page(names))

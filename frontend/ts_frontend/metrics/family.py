@@ -93,6 +93,10 @@ class Family:
         """Forget a series; unknown label values are no error."""
         self._children.pop(values, None)
 
+    def clear(self) -> None:
+        """Forget all series."""
+        self._children.clear()
+
     def text(self, names: AbstractSet[str]) -> str:
         """Return the family in Prometheus text, or "" when ``names`` selects none of its samples.
 

@@ -6,15 +6,29 @@ Built by `server`; called by `http` and `core`. Methods never block and never ra
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
+from ts_frontend.core.status import Status
 from ts_frontend.metrics.family import Family, presentable
+from ts_frontend.metrics.live import MEMORY_NAMES, LiveGauges, Usage, WorkerMemory, pids
+from ts_frontend.metrics.meters import (
+    DURATION_BUCKETS,
+    DURATIONS,
+    REQUEST_SERIES,
+    ModelMeter,
+    VersionFamilies,
+    VersionMeter,
+)
 from ts_frontend.metrics.series import MetricLog, Series
 from ts_frontend.metrics.spec import KINDS, MetricSpec, Spec
 from ts_worker.messages import Metric
+
+if TYPE_CHECKING:
+    from ts_frontend.core.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -26,56 +40,6 @@ UNLOGGED_IN_LEGACY = frozenset(
         "ts_queue_latency_microseconds",
     }
 )
-# Beyond TorchServe: its two latency counters only give averages.
-DURATIONS = (
-    MetricSpec(
-        "ts_inference_request_duration_seconds",
-        "Seconds",
-        "histogram",
-        ("model_name", "model_version", "hostname"),
-    ),
-    MetricSpec(
-        "ts_inference_queue_duration_seconds",
-        "Seconds",
-        "histogram",
-        ("model_name", "model_version", "hostname"),
-    ),
-)
-# From a small model on a fast device to a long generation.
-DURATION_BUCKETS = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
-)
-
-
-class ModelMeter:
-    """The counters of one model version, resolved once and kept by `core`."""
-
-    __slots__ = ("_duration", "_latency", "_queue_duration", "_queue_latency", "_requests")
-
-    def __init__(self, recorder: Recorder, model: str, version: str) -> None:
-        labels = (model, version)
-        self._requests = recorder.series("ts_inference_requests_total", labels)
-        self._latency = recorder.series("ts_inference_latency_microseconds", labels)
-        self._queue_latency = recorder.series("ts_queue_latency_microseconds", labels)
-        self._duration = recorder.series(DURATIONS[0].name, labels)
-        self._queue_duration = recorder.series(DURATIONS[1].name, labels)
-
-    def accepted(self) -> None:
-        """Count a request that found its model; called before the queue is checked."""
-        if self._requests is not None:
-            self._requests.update(1.0)
-
-    def answered(self, total_microseconds: float, queue_microseconds: float) -> None:
-        """Record a successful prediction: time since it arrived, and its part in the queue."""
-        if self._latency is not None:
-            self._latency.update(total_microseconds)
-        if self._queue_latency is not None:
-            self._queue_latency.update(queue_microseconds)
-        if self._duration is not None:
-            self._duration.update(total_microseconds / 1e6)
-        if self._queue_duration is not None:
-            self._queue_duration.update(queue_microseconds / 1e6)
 
 
 class Recorder:
@@ -87,6 +51,9 @@ class Recorder:
         mode: `metrics_mode` of the configuration. /metrics shows everything in each of them.
         host: the value of the host label.
         auto_detect: `model_metrics_auto_detect`: also keep model metrics that ``spec`` lacks.
+        status: looks at the registered versions: the gauges of `live` show them, and series of
+            versions that are gone are removed. None: no such gauges, and all series stay.
+        memory: tells what the processes of workers hold.
     """
 
     def __init__(
@@ -98,16 +65,23 @@ class Recorder:
         mode: Literal["log", "prometheus", "legacy"] = "log",
         auto_detect: bool = False,
         clock: Callable[[], float] = time.time,
+        status: Status | None = None,
+        memory: WorkerMemory | None = None,
     ) -> None:
         self.host = host
         self._logs = logs
         self._mode = mode
         self._auto_detect = auto_detect
         self._clock = clock
+        self._status = status
+        self._memory = memory or WorkerMemory()
         self._families: dict[str, Family] = {}
         self._model_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.model}
         self._ts_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.ts}
         self._meters: dict[tuple[str, str], ModelMeter] = {}
+        self._versions: dict[tuple[str, str], VersionMeter] = {}
+        self._version_families = VersionFamilies(host)
+        self._live = LiveGauges(host)
         self._series: dict[tuple[str, tuple[str, ...]], Series | None] = {}
         self._model_series: dict[tuple[str, str, tuple[tuple[str, str], ...]], Series | None] = {}
         self._complained: set[str] = set()
@@ -116,6 +90,9 @@ class Recorder:
             for extra in DURATIONS:
                 self._ts_specs[extra.name] = extra
                 self._families[extra.name] = Family(extra, DURATION_BUCKETS)
+            live = self._live.all if status is not None else ()
+            for family in (*self._version_families.all, *live):
+                self._families[family.spec.name] = family
         self._ok = self.series("Requests2XX", ("Host",))
         self._client_error = self.series("Requests4XX", ("Host",))
         self._other = self.series("Requests5XX", ("Host",))
@@ -137,7 +114,17 @@ class Recorder:
         """Return the counters of a model and version as requested, or version "default"."""
         meter = self._meters.get((model, version))
         if meter is None:
-            meter = self._meters[model, version] = ModelMeter(self, model, version)
+            self._tidy()
+            meter = ModelMeter(lambda name: self.series(name, (model, version)))
+            self._meters[model, version] = meter
+        return meter
+
+    def version(self, model: str, version: str) -> VersionMeter:
+        """Return the meter of a registered version."""
+        meter = self._versions.get((model, version))
+        if meter is None:
+            self._tidy()
+            meter = self._versions[model, version] = self._version_families.meter(model, version)
         return meter
 
     def queue_time(self, milliseconds: int) -> None:
@@ -174,6 +161,18 @@ class Recorder:
         if series is not None:
             series.update(float(metric.value), metric.request_ids)
 
+    async def page(self, names: Sequence[str]) -> bytes:
+        """Look at the versions and their workers, then `render`."""
+        if self._status is None:
+            return self.render(names)
+        usage = Usage()
+        if not names or not MEMORY_NAMES.isdisjoint(names):
+            asked = pids(self._status.versions(self._slots))
+            usage = await asyncio.to_thread(self._memory.usage, asked)
+        self._tidy()
+        self._live.fill(self._status.versions(self._slots), usage)
+        return self.render(names)
+
     def render(self, names: Sequence[str]) -> bytes:
         """Return Prometheus text of all metrics, or of the samples in ``names`` only (§6.1)."""
         wanted = frozenset(names)
@@ -190,6 +189,49 @@ class Recorder:
         if key not in self._series:
             self._series[key] = self._resolve(name, values)
         return self._series[key]
+
+    def _slots(self, model: str, version: str) -> Collection[Slot]:
+        meter = self._versions.get((model, version))
+        return meter.slots if meter is not None else ()
+
+    def _tidy(self) -> None:
+        """Remove what belongs to versions that were unregistered and have no worker left.
+
+        Done when series are read and before new ones are made, so that they cannot pile up.
+        """
+        if self._status is None:
+            return
+        kept = self._status.registered()
+        kept.update(key for key, meter in self._versions.items() if meter.slots)
+        gone = self._versions.keys() - kept
+        for model, version in gone:
+            del self._versions[model, version]
+            self._version_families.remove(model, version)
+        models = {model for model, _ in kept}
+        for model, asked in list(self._meters):
+            if model not in models or (asked != "default" and (model, asked) not in kept):
+                del self._meters[model, asked]
+                for name in REQUEST_SERIES:
+                    self._drop(name, (model, asked))
+        workers = {slot.name for meter in self._versions.values() for slot in meter.slots}
+        for name, values in list(self._series):
+            if name == "WorkerLoadTime" and values[0] not in workers:
+                self._drop(name, values)
+        self._drop_models({model for model, _ in gone} - models)
+
+    def _drop(self, name: str, values: tuple[str, ...]) -> None:
+        self._series.pop((name, values), None)
+        if name in self._families:
+            self._families[name].remove((*values, self.host))
+
+    def _drop_models(self, models: Collection[str]) -> None:
+        """Remove what handlers reported of these models."""
+        owners = {("ModelName", model) for model in models}
+        for key in [key for key in self._model_series if not owners.isdisjoint(key[2])]:
+            del self._model_series[key]
+            if key[0] in self._families:
+                values = tuple(value for _, value in key[2])
+                self._families[key[0]].remove((*values, self.host))
 
     def _declare(self, metrics: Iterable[MetricSpec]) -> None:
         for spec in metrics:

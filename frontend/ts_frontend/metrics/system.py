@@ -63,6 +63,25 @@ class Gpus:
             for figure in self._device(ordinal, handle)
         ]
 
+    def memory_by_process(self) -> dict[int, int]:
+        """Return the bytes that each process holds on all devices together, by its id; blocks.
+
+        The driver may tell nothing, or ids that only the host knows when this is a container.
+        """
+        if self._handles is None:
+            self._handles = self._open()
+        held: dict[int, int] = {}
+        for ordinal, handle in enumerate(self._handles):
+            try:
+                processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            except self._nvml.NVMLError as error:
+                log.debug("GPU %d tells no processes: %s", ordinal, error)
+                continue
+            for process in processes:
+                if process.usedGpuMemory is not None:
+                    held[process.pid] = held.get(process.pid, 0) + int(process.usedGpuMemory)
+        return held
+
     def close(self) -> None:
         """Let go of NVML; `figures` opens it again."""
         if self._nvml is not None and self._handles:
