@@ -107,6 +107,12 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def backlog(self) -> tuple[int, float | None]:
+        """How many jobs no worker has taken, those of a forming batch included, and when the
+        oldest arrived (of `time.monotonic`)."""
+        head = self._forming or self._waiting
+        return len(self._forming) + len(self._waiting), head[0].arrived if head else None
+
     @property
     def remaining(self) -> int:
         """How many more jobs may wait."""

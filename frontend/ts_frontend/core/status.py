@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import Slot, State
@@ -76,7 +75,7 @@ def _look(
 ) -> VersionStatus:
     # In the order of their ids, each once; a slot that was given up no longer runs.
     slots = {slot.id: slot for slot in sorted((*running, *model.slots), key=_number)}.values()
-    queued, arrived = _waiting(model.queue)
+    queued, arrived = model.queue.backlog()
     return VersionStatus(
         model.name,
         model.version,
@@ -90,11 +89,3 @@ def _look(
 
 def _number(slot: Slot) -> tuple[int, str]:
     return len(slot.id), slot.id
-
-
-def _waiting(queue: JobQueue) -> tuple[int, float | None]:
-    """How many requests wait, those of the forming batch included, and when the oldest came."""
-    # Only this page of an operator's looks inside the queue: it need not offer more to the pumps.
-    forming, waiting = queue._forming, queue._waiting
-    head = forming or waiting
-    return len(forming) + len(waiting), head[0].arrived if head else None
