@@ -32,6 +32,14 @@ def until(condition, seconds: float = 30.0):
     return value
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; whoever is its parent may take long to ask for its exit code."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for sock in sockets:

@@ -6,10 +6,9 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 
-from tests.e2e.conftest import MARS, Server, archive, until
+from tests.e2e.conftest import MARS, Server, archive, runs, until
 
 pytestmark = pytest.mark.e2e
 
@@ -156,7 +155,7 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(make_server, pool)
     assert server.stop() == 0
     assert answer.result().text == "1"
     assert time.monotonic() - started < 10
-    assert not any(map(_runs, family))
+    assert not any(map(runs, family))
     assert not (server.folder / "key_file.json").exists()
     assert not list((server.folder / "tmp" / "models").glob("*"))
 
@@ -174,11 +173,4 @@ def test_kill_of_the_server_takes_everything_with_it(make_server):
     assert len(family) >= 3
     server.process.kill()
     server.process.wait()
-    until(lambda: not any(map(_runs, family)), seconds=1.0)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    until(lambda: not any(map(runs, family)), seconds=1.0)

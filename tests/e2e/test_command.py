@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.conftest import Server, until
+from tests.e2e.conftest import Server, runs, until
 
 pytestmark = pytest.mark.e2e
 
@@ -38,14 +38,15 @@ def test_start_and_stop_in_the_background(make_server):
     assert started.returncode == 0, server.output
     until(lambda: "Model server started." in server.output)
     pid = int((server.folder / "tmp" / ".model_server.pid").read_text())
-    assert psutil.pid_exists(pid)
+    process = psutil.Process(pid)
+    assert runs(process)
     again = run(server, "--start")
     assert again.returncode == 1
     assert "TorchServe is already running" in again.stdout
     assert server.ask(0, "GET", "/ping").json == {"status": "Healthy"}
     stopped = run(server, "--stop", "--foreground")
     assert stopped.returncode == 0
-    until(lambda: not psutil.pid_exists(pid))
+    until(lambda: not runs(process))
     assert "TorchServe is not currently running." in run(server, "--stop").stdout
 
 
