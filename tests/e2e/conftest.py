@@ -21,6 +21,10 @@ import pytest
 
 MARS = Path(__file__).parents[1] / "mars"
 SCRIPTS = Path(sys.executable).parent
+# Root may read and write everything; without these capabilities it is held to a file's mode.
+BOUND_BY_MODES = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+)
 
 
 def until(condition, seconds: float = 30.0):
@@ -86,6 +90,7 @@ class Server:
     ports: list[int] = field(default_factory=lambda: free_ports(3))
     process: subprocess.Popen | None = None
     keys: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # of the command, for instance `BOUND_BY_MODES`
 
     @property
     def store(self) -> Path:
@@ -115,6 +120,7 @@ class Server:
 
     def command(self, *flags: str) -> list[str]:
         return [
+            *self.prefix,
             str(SCRIPTS / "torchserve-py"),
             *("--model-store", str(self.store), "--ts-config", "config.properties", "--ncs"),
             *flags,

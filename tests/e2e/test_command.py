@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.conftest import Server, runs, until
+from tests.e2e.conftest import BOUND_BY_MODES, MARS, Server, archive, runs, until
 
 pytestmark = pytest.mark.e2e
 
@@ -60,9 +60,25 @@ def test_a_server_without_models_is_small_and_has_no_torch(make_server):
     assert not any("torch" in region.path for region in process.memory_maps())
 
 
-def test_an_unreadable_store_is_a_clear_error(make_server):
+def test_a_missing_store_is_a_clear_error(make_server):
     server = make_server()
     server.store.rmdir()
     answer = run(server, "--start", "--foreground")
     assert answer.returncode == 1
     assert "--model-store directory not found" in answer.stdout + answer.stderr
+
+
+def test_what_may_not_be_read_is_named_and_the_server_stays_up(make_server):
+    server = make_server()
+    server.prefix = BOUND_BY_MODES
+    archive(server.store, "locked", MARS / "echo.py").chmod(0)
+    server.start("--models", "all")
+    until(lambda: f"can't read {server.store}/locked.mar: Permission denied" in server.output)
+    assert server.predict("locked").status == 404
+    assert server.stop() == 0
+    server.store.chmod(0)
+    server.start("--models", "all")
+    until(lambda: "the model store can't be read" in server.output)
+    assert server.ask(0, "GET", "/ping").status == 200
+    assert server.stop() == 0
+    server.store.chmod(0o755)
