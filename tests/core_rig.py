@@ -23,6 +23,8 @@ from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Supervisor
 from ts_worker.backend.base import WorkerSpec
 
+_TURNS = 200_000  # of the loop; a second or two, which is far more than anything takes
+
 
 class Rig:
     """A server's core without edges, archives and processes."""
@@ -127,9 +129,12 @@ def states(model: ModelVersion) -> list[State]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something is true; a test's time limit ends it otherwise."""
-    while not condition():  # noqa: ASYNC110  (what it looks at has no event of its own)
+    """Let the loop turn until something is true that has no event of its own."""
+    for _ in range(_TURNS):
+        if condition():
+            return
         await asyncio.sleep(0)
+    raise AssertionError("it did not happen")
 
 
 def model_folder(place: Path, name: str = "m", version: str = "1.0", **entries: Any) -> Path:
