@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.dispatch import Pump, death_status
 from ts_frontend.core.events import Reports
-from ts_frontend.core.meter import Meter, RestartReason
+from ts_frontend.core.meter import Meter, RestartReason, VersionMeter
 from ts_frontend.core.settings import Settings
 from ts_worker.backend.base import Backend, ExitReason, LoadFailed, Worker, WorkerSpec
 
@@ -41,6 +41,7 @@ class Slot:
     Args:
         id: TorchServe's worker id, a port number in its day.
         name: ``W-{id}-{model}_{version}``, as in logs and metrics.
+        counts: of this model version, told of each batch and restart.
         make_spec: what to start, asked before each attempt.
         given_up: called when no further attempt will be made.
         threads: torch threads of the worker; 0 leaves torch's own choice.
@@ -55,6 +56,7 @@ class Slot:
         queue: JobQueue,
         settings: Settings,
         meter: Meter,
+        counts: VersionMeter,
         reports: Reports,
         make_spec: Callable[[Slot], WorkerSpec],
         given_up: Callable[[], None],
@@ -83,8 +85,7 @@ class Slot:
         self._unsuccessful = 0
         self._failing_since: float | None = None
         self._logged = ""  # the last traceback: each retry of a broken model has the same
-        spec = make_spec(self)
-        self._counts = meter.version(spec.model_name, spec.model_version)
+        self._counts = counts
         # Result of the first attempt: None, or why the worker did not load.
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[LoadFailed | None] = loop.create_future()

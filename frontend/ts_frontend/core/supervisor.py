@@ -172,6 +172,7 @@ class Supervisor:
             queue=model.queue,
             settings=model.settings,
             meter=self._meter,
+            counts=self._meter.version(model.name, model.version),
             reports=Reports(name, self._log, self._meter, self._answer),
             make_spec=lambda slot: self._spec(model, slot),
             given_up=lambda: self._recount(model),
