@@ -12,7 +12,7 @@ ServeError
 ├── InvalidVersion           403 InvalidModelVersionException   default version, others exist
 ├── InvalidArgument          403 IllegalArgumentException       a malformed escape in a path
 ├── MethodNotAllowed         405 MethodNotAllowedException
-├── RequestTimeout           408 RequestTimeoutException
+├── RequestTimeout           408 RequestTimeoutException        504 where a worker was too slow
 ├── Conflict                 409 ConflictStatusException
 ├── TooLarge                 413 RequestEntityTooLargeException
 ├── Internal                 500 InternalServerException (also with a worker's own code)

@@ -13,6 +13,7 @@ from tests.fakes import make_request, run_virtual
 from ts_frontend.core.batching import Delay, Eager, JobQueue, Policy
 from ts_frontend.core.job import Job
 from ts_frontend.errors import ModelNotFound, RequestTimeout
+from ts_worker.messages import ReplyChunk, Response
 
 
 def a_queue(policy: Policy, batch_size: int = 4, **options: object) -> JobQueue:
@@ -220,52 +221,69 @@ def test_take_goes_on_when_all_jobs_of_its_batch_were_cancelled() -> None:
     run_virtual(main)
 
 
-def test_jobs_that_wait_too_long_are_answered_at_their_deadline() -> None:
+def late(waiting: bool) -> RequestTimeout:
+    return RequestTimeout("waiting" if waiting else "in a worker")
+
+
+def test_a_job_fails_at_its_deadline_wherever_it_is() -> None:
     async def main() -> None:
-        queue = a_queue(Eager(), client_timeout=2.0, expired=lambda: RequestTimeout("late"))
+        queue = a_queue(Eager(), client_timeout=2.0, expired=late)
         (first,) = put(queue)
         await asyncio.sleep(1.5)
         (second,) = put(queue)
-        with pytest.raises(RequestTimeout, match="late"):
+        with pytest.raises(RequestTimeout, match="waiting"):
             await first.future
         assert now() == pytest.approx(2.0)
         assert await queue.take() == [second]
-        await asyncio.sleep(10)
-        assert not second.future.done()
+        with pytest.raises(RequestTimeout, match="in a worker"):
+            await second.future
+        assert now() == pytest.approx(3.5)
 
     run_virtual(main)
 
 
-@pytest.mark.parametrize("another_waits", [False, True])
-def test_a_job_that_is_put_back_keeps_its_deadline(another_waits: bool) -> None:
+@pytest.mark.parametrize(("put_back_at", "where"), [(1.0, "waiting"), (2.2, "in a worker")])
+def test_a_job_that_is_put_back_keeps_its_deadline(put_back_at: float, where: str) -> None:
     async def main() -> None:
-        queue = a_queue(Eager(), 1, client_timeout=2.0, expired=lambda: RequestTimeout("late"))
-        for put_back_at, answered_at in ((1.0, 2.0), (2.2, 2.2)):
-            begun = now()
-            (job,) = put(queue)
-            assert queue.take_ahead() == [job]
-            if another_waits:
-                later(0.5, lambda: put(queue))
-            later(put_back_at, lambda job=job: queue.put_back([job]))  # type: ignore[misc]
-            with pytest.raises(RequestTimeout):
-                await job.future
-            assert now() - begun == pytest.approx(answered_at)
-            await asyncio.sleep(5)
-            assert len(queue) == 0
+        queue = a_queue(Eager(), 1, client_timeout=2.0, expired=late)
+        (job,) = put(queue)
+        assert queue.take_ahead() == [job]
+        later(put_back_at, lambda: queue.put_back([job]))
+        with pytest.raises(RequestTimeout, match=where):
+            await job.future
+        assert now() == pytest.approx(2.0)
+        await asyncio.sleep(5)
+        assert len(queue) == 0
 
     run_virtual(main)
 
 
-def test_the_jobs_of_a_cancelled_take_keep_their_deadline() -> None:
+def test_a_job_in_a_forming_batch_expires_and_the_batch_goes_on() -> None:
     async def main() -> None:
-        queue = a_queue(Delay(9.0), client_timeout=2.0, expired=lambda: RequestTimeout("late"))
+        queue = a_queue(Delay(9.0), client_timeout=2.0, expired=late)
         taking = asyncio.create_task(queue.take())
         (job,) = put(queue)
-        later(3.0, taking.cancel)
-        with pytest.raises(RequestTimeout):
+        with pytest.raises(RequestTimeout, match="waiting"):
             await job.future
-        assert now() == pytest.approx(3.0)
-        assert taking.cancelled()
+        assert now() == pytest.approx(2.0)
+        await asyncio.sleep(6)
+        (next_one,) = put(queue)
+        assert await taking == [next_one]
+
+    run_virtual(main)
+
+
+def test_an_answer_in_time_leaves_no_timer() -> None:
+    async def main() -> None:
+        queue = a_queue(Eager(), client_timeout=2.0, expired=late)
+        (job,) = put(queue)
+        job.answer(Response(b"id", 200, "", b"", b""))
+        await asyncio.sleep(0)
+        (begun,) = put(queue)
+        begun.chunk(ReplyChunk(b"id", 200, "", b"", b"part"))
+        await asyncio.sleep(5)
+        assert begun.stream is not None
+        assert not begun.stream.ended
 
     run_virtual(main)
 

@@ -76,7 +76,8 @@ class JobQueue:
     Args:
         capacity: how many jobs may wait; those in a forming batch no longer count.
         batch_size: the most jobs in a batch. A describe job always travels alone.
-        client_timeout: seconds after which a waiting job is answered with ``expired()``; 0: never.
+        client_timeout: seconds until a job without an answer fails with ``expired(waiting)``,
+            where ``waiting`` says whether it was still in the queue; 0: never.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class JobQueue:
         capacity: int,
         batch_size: int,
         client_timeout: float = 0.0,
-        expired: Callable[[], ServeError] | None = None,
+        expired: Callable[[bool], ServeError] | None = None,
     ) -> None:
         self.capacity = capacity
         self.batch_size = batch_size
@@ -100,7 +101,6 @@ class JobQueue:
         self._forming: list[Job] = []
         self._turn = asyncio.Lock()
         self._arrival: asyncio.Future[None] | None = None
-        self._expiry: asyncio.TimerHandle | None = None
         self._unfinished = 0
         self._joining: asyncio.Future[None] | None = None
 
@@ -131,7 +131,7 @@ class JobQueue:
         self._waiting.append(job)
         self._unfinished += 1
         if self._client_timeout:
-            self._watch_expiry(job)
+            self._limit(job)
         waiter = self._arrival
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -158,7 +158,6 @@ class JobQueue:
                 except BaseException:
                     self._waiting.extendleft(reversed(self._forming))
                     self._forming = []
-                    self._watch_head()
                     raise
                 batch, self._forming = self._forming, []
                 if batch:
@@ -178,7 +177,6 @@ class JobQueue:
     def put_back(self, jobs: list[Job]) -> None:
         """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
         self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
-        self._watch_head()
         if self._arrival is not None:
             _wake(self._arrival)
 
@@ -221,40 +219,24 @@ class JobQueue:
     def dismiss(self, error: Callable[[], ServeError]) -> None:
         """Answer what waits with ``error()`` and take no more until there are consumers again."""
         self.consumers = 0
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
         waiting = [*self._forming, *self._waiting]
         self._forming.clear()
         self._waiting.clear()
         for job in waiting:
             job.fail(error())
 
-    def _watch_expiry(self, job: Job) -> None:
-        job.expires = self.loop.time() + self._client_timeout
-        if self._expiry is None:
-            self._expiry = self.loop.call_at(job.expires, self._expire)
+    def _limit(self, job: Job) -> None:
+        timer = self.loop.call_later(self._client_timeout, self._expire, job)
+        job.future.add_done_callback(lambda _: timer.cancel())
 
-    def _expire(self) -> None:
-        # Every job waits equally long, so the head expires first and one timer is enough.
-        self._expiry = None
-        while self._waiting and self._waiting[0].expires <= self.loop.time():
-            job = self._waiting.popleft()
-            if self._expired is not None:
-                job.fail(self._expired())
-        self._watch_head()
-
-    def _watch_head(self) -> None:
-        """Set the timer for the head. A job that comes back may have to be answered earlier than
-        the one that the timer was set for meanwhile."""
-        if not self._client_timeout or not self._waiting:
+    def _expire(self, job: Job) -> None:
+        # An answer that streams has begun in time.
+        if job.future.done() or self._expired is None:
             return
-        expires = self._waiting[0].expires
-        if self._expiry is not None:
-            if self._expiry.when() <= expires:
-                return
-            self._expiry.cancel()
-        self._expiry = self.loop.call_at(expires, self._expire)
+        waiting = self.remove(job)
+        if not waiting:
+            job.cancel()
+        job.fail(self._expired(waiting))
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -34,7 +34,7 @@ class Inference:
         Raises:
             ModelNotFound, VersionNotFound: there is no such model.
             ServiceUnavailable: no worker, or the queue is full.
-            RequestTimeout: it waited longer than the model's ``clientTimeoutInMills``.
+            RequestTimeout: it had no answer within the model's ``clientTimeoutInMills``.
             Internal: the handler's error with the worker's own status, or the worker died.
         """
         found = self._catalog.find(model, version)

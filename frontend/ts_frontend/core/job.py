@@ -155,12 +155,9 @@ class Canceller(Protocol):
 
 
 class Job:
-    """One request with the place its answer goes to.
+    """One request with the place its answer goes to. Times are of `time.monotonic`."""
 
-    Times are of `time.monotonic`, except ``expires`` which is of the loop's clock.
-    """
-
-    __slots__ = ("arrived", "describe", "expires", "future", "holder", "request", "stream", "taken")
+    __slots__ = ("arrived", "describe", "future", "holder", "request", "stream", "taken")
 
     def __init__(
         self, request: Request, future: asyncio.Future[Answer], *, describe: bool = False
@@ -170,7 +167,6 @@ class Job:
         self.describe = describe
         self.arrived = time.monotonic()
         self.taken = 0.0
-        self.expires = 0.0
         self.holder: Canceller | None = None
         self.stream: Stream | None = None
 

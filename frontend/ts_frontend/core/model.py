@@ -66,11 +66,12 @@ class ModelVersion:
     def url(self) -> str:
         return self.archive.url
 
-    def _expired(self) -> ServeError:
-        return RequestTimeout(
-            f"Request to model {self.name} version {self.version} waited longer than "
-            f"clientTimeoutInMills={self.settings.client_timeout} in the queue."
-        )
+    def _expired(self, waiting: bool) -> ServeError:
+        limit = f"clientTimeoutInMills={self.settings.client_timeout}"
+        request = f"Request to model {self.name} version {self.version}"
+        if waiting:
+            return RequestTimeout(f"{request} waited longer than {limit} in the queue.")
+        return RequestTimeout(f"{request} was not answered by its worker in {limit}.", status=504)
 
     def healthy_workers(self, now: float) -> int:
         """Workers that never failed or may still recover; ``now`` is of the loop's clock."""
