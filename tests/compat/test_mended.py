@@ -509,6 +509,26 @@ async def test_a_json_register_without_a_delay_keeps_the_default() -> None:
     assert e.management.calls[0][1].max_batch_delay is None
 
 
+@pytest.mark.parametrize("name", ["response_timeout", "startup_timeout"])
+@pytest.mark.parametrize("seconds", [0, -5])
+async def test_a_timeout_below_one_second_is_a_400(site: Site, name: str, seconds: int) -> None:
+    """TorchServe took it as it was: each load failed at once, or each prediction."""
+    with pytest.raises(BadRequest, match=rf"{name} must be 1 second or more, not {seconds};"):
+        await site.register(site.model(), **{name: seconds})
+    assert site.unpacked == 0
+
+
+async def test_a_batch_below_one_and_a_delay_below_zero_are_taken_as_they_run(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TorchServe described a batch size of 0 and a delay of -5 ms, and ran with 1 and none."""
+    await site.register(site.model(), 0, batch_size=0, max_batch_delay=-5)
+    (body,) = await site.management.describe("m", None)
+    assert (body["batchSize"], body["maxBatchDelay"]) == (1, 0)
+    assert "Parameter batch_size=0 is taken as 1." in caplog.text
+    assert "Parameter max_batch_delay=-5 is taken as 0." in caplog.text
+
+
 async def test_an_empty_json_register_is_a_400() -> None:
     """TorchServe answered 500 NullPointerException."""
     kind = {"Content-Type": "application/json"}

@@ -95,11 +95,6 @@ def test_the_rest_and_their_defaults() -> None:
     )
 
 
-@pytest.mark.parametrize("size", [0, -5])
-def test_a_batch_holds_one_at_least(size: int) -> None:
-    assert settle(asked={"batch_size": size}).batch_size == 1
-
-
 def test_a_delay_of_zero_from_the_call_is_heeded() -> None:
     assert settle(asked={"max_batch_delay": 0}, file={"max_batch_delay": 50}).max_batch_delay == 0
 

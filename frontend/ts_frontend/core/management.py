@@ -25,7 +25,7 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.readiness import Readiness
-from ts_frontend.core.registration import Blueprint, build, check_runtime, draw
+from ts_frontend.core.registration import Blueprint, build, check_numbers, check_runtime, draw
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
@@ -235,6 +235,7 @@ class Management:
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         self._catalog.add(model, at_startup=at_startup)
+        asked = check_numbers(asked)
         logger.info("Model %s version %s registered from %s", name, version, asked.url)
         return model, self._supervisor.scale(model, *wanted)
 

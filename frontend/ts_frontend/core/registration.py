@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from ts_frontend.errors import BadRequest, InvalidModel
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
+
+logger = logging.getLogger(__name__)
 
 RUNTIMES = ("python", "python3", "LSP")
 DEFAULT_VERSION = "1.0"
@@ -53,6 +56,34 @@ def check_runtime(runtime: str | None) -> None:
     """Raise `BadRequest` for a ``runtime`` parameter that TorchServe does not know."""
     if runtime is not None and runtime not in RUNTIMES:
         raise BadRequest(f"Invalid RuntimeType value: {runtime}")
+
+
+def check_numbers(asked: Registration) -> Registration:
+    """Refuse what no model can run with; take what TorchServe could run with as it ran with it.
+
+    There a batch size below 1 batched like 1 and a negative delay waited like 0, so such calls
+    have always succeeded. A timeout below 1 failed at the first load, or each prediction.
+
+    Raises:
+        BadRequest: a timeout below 1 second.
+    """
+    for name in ("response_timeout", "startup_timeout"):
+        seconds = getattr(asked, name)
+        if seconds is not None and seconds < 1:
+            raise BadRequest(
+                f"Parameter {name} must be 1 second or more, not {seconds}; "
+                f"leave it out, or send -1, for default_{name}."
+            )
+    size = _at_least(1, "batch_size", asked.batch_size)
+    delay = _at_least(0, "max_batch_delay", asked.max_batch_delay)
+    return replace(asked, batch_size=size, max_batch_delay=delay)
+
+
+def _at_least(least: int, name: str, value: int | None) -> int | None:
+    if value is None or value >= least:
+        return value
+    logger.warning("Parameter %s=%s is taken as %s.", name, value, least)
+    return least
 
 
 def draw(config: Config, asked: Registration, archive: Archive) -> Blueprint:

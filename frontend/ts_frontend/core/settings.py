@@ -66,15 +66,12 @@ def resolve(
     """
     table = _Table(config, name, version)
     return Settings(
-        batch_size=max(
-            1,
-            _first(
-                asked.batch_size,
-                file.batch_size,
-                table.positive("batchSize"),
-                config.batch_size,
-                BATCH_SIZE,
-            ),
+        batch_size=_first(
+            asked.batch_size,
+            file.batch_size,
+            table.positive("batchSize"),
+            config.batch_size,
+            BATCH_SIZE,
         ),
         max_batch_delay=_first(
             asked.max_batch_delay,
