@@ -83,6 +83,7 @@ class Config:
     metrics_address: Address = _key(Address("http", "127.0.0.1", 8082), v.address(8082, 8445))
     enable_metrics_api: bool = _key(True, v.boolean)
     max_request_size: int = _key(6553500, v.whole(1))
+    max_response_size: int | None = _key(None, v.optional_whole(1))
     certificate_file: Path | None = _key(None, v.optional_path)
     private_key_file: Path | None = _key(None, v.optional_path)
     keystore: Path | None = _key(None, v.optional_path)
@@ -125,6 +126,7 @@ class Config:
     decode_input_request: bool = _key(True, v.boolean)
     ipex_enable: bool = _key(False, v.boolean)
     ipex_gpu_enable: bool = _key(False, v.boolean)
+    debug: bool = _key(False, v.boolean)
 
     # Metrics.
     metrics_mode: Literal["log", "prometheus", "legacy"] = _key("log", v.metrics_mode)
@@ -198,10 +200,6 @@ class Config:
     cpp_log_config: Path | None = _key(
         None, v.optional_path, no_effect="C++ workers are not supported"
     )
-    max_response_size: int = _key(
-        6553500, v.whole(1), no_effect="answers of any size are passed on"
-    )
-    debug: bool = _key(False, v.boolean, no_effect="debug mode is not built yet")
 
     # Accepted, no effect ever.
     model_server_home: Path | None = _key(

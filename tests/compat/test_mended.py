@@ -239,6 +239,24 @@ def test_a_handlers_error_is_never_a_success() -> None:
     assert (outcome.code, outcome.message) == (500, "fine?")
 
 
+async def test_an_answer_that_is_too_long_costs_itself_only() -> None:
+    """TorchServe closed the connection to the worker and answered its batch "Worker died."."""
+    async with Rig(behaviour=hold) as rig:
+        await rig.serve(batch_size=2, max_response_size=3)
+        first = send(rig)
+        await rig.worker.received()
+        long, short = send(rig, b"four"), send(rig, b"two")
+        rig.worker.finish()
+        await rig.worker.received(2)
+        rig.worker.finish()
+        text = r"^The answer of 4 bytes is longer than max_response_size=3; raise that key"
+        with pytest.raises(Internal, match=text) as caught:
+            await long
+        assert caught.value.status == 500
+        assert ((await first).body, (await short).body) == (b"x", b"two")
+        assert rig.backend.alive == [rig.worker]
+
+
 async def test_a_client_that_leaves_takes_its_request_along() -> None:
     """TorchServe did not notice that a client had gone and computed its answer all the same."""
     begun, cancelled = asyncio.Event(), asyncio.Event()

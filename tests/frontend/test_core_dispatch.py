@@ -347,6 +347,23 @@ def test_a_stream_breaks_off_when_its_worker_dies() -> None:
     run_virtual(main)
 
 
+def test_a_stream_breaks_off_at_a_part_that_is_too_long() -> None:
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            model = await rig.serve(max_response_size=5)
+            _, chunks = await streaming(rig)
+            rig.worker.chunk(b"longer")
+            with pytest.raises(Internal, match="of 6 bytes is longer than max_response_size=5"):
+                await anext(chunks)
+            assert rig.worker.cancelled == [rig.worker.batches[0].requests[0].id]
+            rig.worker.chunk(b"more")
+            rig.worker.finish()
+            await model.queue.join()
+            assert rig.backend.alive == [rig.worker]
+
+    run_virtual(main)
+
+
 def test_closing_a_stream_cancels_the_request() -> None:
     async def main() -> None:
         async with Rig(behaviour=hold) as rig:

@@ -10,6 +10,7 @@ import pytest
 from ts_frontend.config import Config
 from ts_frontend.core.model_yaml import ModelYaml, read_model_yaml
 from ts_frontend.core.settings import (
+    NEVER,
     Registration,
     Settings,
     resolve,
@@ -93,6 +94,18 @@ def test_the_rest_and_their_defaults() -> None:
     assert settle(table={"batchPolicy": "delay"}, file={"batch_policy": "eager"}).batch_policy == (
         "eager"
     )
+
+
+def test_in_debug_mode_one_worker_has_all_the_time_of_the_world() -> None:
+    debug = Config(debug=True, default_workers_per_model=4)
+    file = ModelYaml(min_workers=2, max_workers=3, response_timeout=5, startup_timeout=6)
+    asked = Registration("m.mar", initial_workers=3, startup_timeout=7)
+    settings = resolve(debug, "m", "1.0", asked, file)
+    assert settings.response_timeout == settings.startup_timeout == NEVER
+    assert startup_workers(debug, "m", "1.0", file, 8) == (1, 1)
+    assert wanted_workers(debug, asked, file) == (1, 1)
+    assert wanted_workers(debug, asked, ModelYaml()) == (1, 1)
+    assert wanted_workers(debug, Registration("m.mar", initial_workers=0), ModelYaml()) == (0, 0)
 
 
 def test_a_delay_of_zero_from_the_call_is_heeded() -> None:

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job
@@ -55,6 +57,7 @@ class Pump:
     Args:
         counts: told of each batch that is answered.
         response_timeout: seconds a worker may take for each message of its answer.
+        max_response_size: bytes of an answer, or of a part of a streamed one; None for any number.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Pump:
         meter: Meter,
         counts: VersionMeter,
         response_timeout: float,
+        max_response_size: int | None = None,
     ) -> None:
         self._worker = worker
         self._queue = queue
@@ -71,6 +75,10 @@ class Pump:
         self._meter = meter
         self._counts = counts
         self._timeout = response_timeout
+        # Chosen once: without a limit nothing is measured.
+        self._sink: Callable[[Reply | ReplyChunk], None] = self._reply
+        if max_response_size is not None:
+            self._sink = partial(self._measured_reply, max_response_size)
         self._flights: dict[int, _Flight] = {}  # oldest first
         self._batch_id = 0
         self._landed: asyncio.Future[None] | None = None
@@ -164,7 +172,7 @@ class Pump:
             self._timer = self._loop.call_at(self._deadline, self._check)
         batch = Predict(self._batch_id, tuple([job.request for job in jobs]))
         try:
-            self._worker.predict(batch, self._reply)
+            self._worker.predict(batch, self._sink)
         except WorkerGone:
             # It answered its last batch and ended: these jobs are for another worker, or the next.
             del self._flights[self._batch_id]
@@ -208,6 +216,23 @@ class Pump:
         self._postpone()
         if not answered.jobs:
             self._complete(reply.batch_id, answered)
+
+    def _measured_reply(self, limit: int, reply: Reply | ReplyChunk) -> None:
+        """`_reply`, but an answer that is too long becomes an error. TorchServe closed the
+        connection to its worker and failed the whole batch."""
+        streamed = isinstance(reply, ReplyChunk)
+        for part in (reply,) if isinstance(reply, ReplyChunk) else reply.responses:
+            if len(part.body) > limit:
+                self._refuse(part.request_id, len(part.body), limit)
+                if streamed:
+                    self._worker.cancel(part.request_id)
+        self._reply(reply)
+
+    def _refuse(self, request_id: bytes, size: int, limit: int) -> None:
+        for flight in self._flights.values():
+            if (job := flight.jobs.get(request_id)) is not None:
+                cause = f"The answer of {size} bytes is longer than max_response_size={limit}"
+                job.fail(Internal(f"{cause}; raise that key, or leave it out for no limit."))
 
     def _complete(self, batch_id: int, flight: _Flight) -> None:
         del self._flights[batch_id]

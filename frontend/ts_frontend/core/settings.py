@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_RETRY_TIMEOUT = 300
 BATCH_SIZE = 1
 MAX_BATCH_DELAY = 100
+# Seconds of a timeout in debug mode: TorchServe's number, 68 years.
+NEVER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Registration:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Times in the units of TorchServe's keys: seconds, but milliseconds for the batch delay and
-    the client timeout (0: never)."""
+    the client timeout (0: never). ``max_response_size`` is in bytes; None passes on all."""
 
     batch_size: int = BATCH_SIZE
     max_batch_delay: int = MAX_BATCH_DELAY
@@ -53,6 +55,7 @@ class Settings:
     device_type: Literal["cpu", "gpu"] | None = None
     device_ids: tuple[int, ...] | None = None
     use_venv: bool = False
+    max_response_size: int | None = None
 
 
 def resolve(
@@ -62,7 +65,7 @@ def resolve(
 
     Batch size and delay: register call, yaml, ``models`` JSON, server-wide key, 1 and 100.
     Timeouts: yaml, register call, ``models`` JSON, server-wide key. TorchServe let a yaml without
-    the timeouts pin them to 120, and the JSON beat the call.
+    the timeouts pin them to 120, and the JSON beat the call. In debug mode there are none.
     """
     table = _Table(config, name, version)
     return Settings(
@@ -81,12 +84,14 @@ def resolve(
             MAX_BATCH_DELAY,
         ),
         response_timeout=_first(
+            NEVER if config.debug else None,
             file.response_timeout,
             asked.response_timeout,
             table.positive("responseTimeout"),
             config.default_response_timeout,
         ),
         startup_timeout=_first(
+            NEVER if config.debug else None,
             file.startup_timeout,
             asked.startup_timeout,
             table.positive("startupTimeout"),
@@ -99,26 +104,29 @@ def resolve(
         device_type=file.device_type,
         device_ids=file.device_ids,
         use_venv=file.use_venv,
+        max_response_size=config.max_response_size,
     )
 
 
 def wanted_workers(config: Config, asked: Registration, file: ModelYaml) -> tuple[int, int]:
-    """(min, max) for a register call: yaml, ``initial_workers``, ``default_workers_per_model``."""
-    if file.workers is not None:
-        return file.workers
-    count = _first(asked.initial_workers, config.default_workers_per_model)
-    return (max(0, count), max(0, count))
+    """(min, max) for a register call: yaml, ``initial_workers``, ``default_workers_per_model``;
+    in debug mode one at most."""
+    count = max(0, _first(asked.initial_workers, config.default_workers_per_model))
+    low, high = file.workers or (count, count)
+    return (min(1, low), min(1, high)) if config.debug else (low, high)
 
 
 def startup_workers(
     config: Config, name: str, version: str, file: ModelYaml, machine_default: int
 ) -> tuple[int, int]:
-    """(min, max) for a model loaded at startup.
+    """(min, max) for a model loaded at startup; one in debug mode.
 
     Args:
         machine_default: GPUs, or cores where there are none; used when
             ``default_workers_per_model`` is 0.
     """
+    if config.debug:
+        return (1, 1)
     if file.workers is not None:
         return file.workers
     default = config.default_workers_per_model or machine_default

@@ -192,7 +192,14 @@ class Slot:
 
     async def _serve(self, worker: Worker) -> LoadFailed:
         timeout = self._settings.response_timeout
-        pump = Pump(worker, self._queue, self._meter, self._counts, timeout)
+        pump = Pump(
+            worker,
+            self._queue,
+            self._meter,
+            self._counts,
+            timeout,
+            self._settings.max_response_size,
+        )
         self._pump = pump
         status = 500
         try:
