@@ -4,6 +4,7 @@ ServeError
 ├── ResourceNotFound         404 ResourceNotFoundException
 ├── ModelNotFound            404 ModelNotFoundException
 ├── VersionNotFound          404 ModelVersionNotFoundException
+├── WorkflowNotFound         404 WorkflowNotFoundException
 ├── BadRequest               400 BadRequestException
 ├── InvalidKey               400 InvalidKeyException            a missing, wrong or expired token
 ├── InvalidModel             400 InvalidModelException          the archive's manifest is unusable
@@ -53,6 +54,11 @@ class ModelNotFound(ServeError):
 class VersionNotFound(ServeError):
     status = 404
     type = "ModelVersionNotFoundException"
+
+
+class WorkflowNotFound(ServeError):
+    status = 404
+    type = "WorkflowNotFoundException"
 
 
 class BadRequest(ServeError):

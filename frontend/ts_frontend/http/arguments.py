@@ -15,6 +15,8 @@ from ts_frontend.errors import ServeError
 
 log = logging.getLogger(__name__)
 
+DEFAULT_LIMIT = 100
+
 
 class JsonSyntax(ServeError):
     """A JSON body that can't be read; TorchServe's status and name for it."""
@@ -108,3 +110,11 @@ class Arguments:
         """Return a parameter as a boolean: any case of ``true``, else false."""
         value = self.text(name)
         return default if value is None else value.strip().lower() == "true"
+
+
+def page(arguments: Arguments) -> tuple[int, int]:
+    """Read which page of a list is asked for: how many entries, from which one on (§5.6)."""
+    limit = arguments.integer("limit")
+    if limit is None or not 0 <= limit <= DEFAULT_LIMIT:
+        limit = DEFAULT_LIMIT
+    return limit, max(arguments.integer("next_page_token") or 0, 0)

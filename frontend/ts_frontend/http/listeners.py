@@ -22,6 +22,7 @@ from ts_frontend.http.router import Face, Router
 from ts_frontend.http.server import Listener
 from ts_frontend.http.tls import server_context
 from ts_frontend.http.tokens import Tokens
+from ts_frontend.http.workflows import WorkflowPredictionFace, WorkflowsFace
 from ts_frontend.metrics.recorder import Recorder
 
 
@@ -53,7 +54,10 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
     """
     respond = Responder(_cors(config))
     bodies = BodyReader(config.max_request_size)
-    inference = [InferenceFace(rooms.inference, respond, bodies)]
+    inference: list[Face] = [
+        InferenceFace(rooms.inference, respond, bodies),
+        WorkflowPredictionFace(),
+    ]
     management = _management(config, rooms, respond, bodies)
     metrics = [MetricsFace(rooms.recorder, respond)] if config.enable_metrics_api else []
 
@@ -85,8 +89,9 @@ def _same(config: Config) -> bool:
 
 def _management(config: Config, rooms: Rooms, respond: Responder, bodies: BodyReader) -> list[Face]:
     face = ManagementFace(rooms.management, respond, bodies, model_api=config.enable_model_api)
+    faces: list[Face] = [face, WorkflowsFace(respond)]
     # Without authorization there is no /token, as in TorchServe.
-    return [face] if rooms.tokens is None else [TokenFace(rooms.tokens, respond), face]
+    return faces if rooms.tokens is None else [TokenFace(rooms.tokens, respond), *faces]
 
 
 def _maker(

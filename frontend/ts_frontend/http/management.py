@@ -15,7 +15,7 @@ from aiohttp import hdrs
 from ts_frontend.core.management import Management, Outcome, Registration
 from ts_frontend.errors import BadRequest, MethodNotAllowed
 from ts_frontend.http import openapi
-from ts_frontend.http.arguments import Arguments, lenient_json
+from ts_frontend.http.arguments import Arguments, lenient_json, page
 from ts_frontend.http.body import BodyReader
 from ts_frontend.http.exchange import Exchange
 from ts_frontend.http.respond import JSON, Responder
@@ -24,8 +24,6 @@ from ts_frontend.http.router import NOT_ALLOWED, Handler
 from ts_frontend.http.tokens import Kind, Tokens
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LIMIT = 100
 
 
 class ManagementFace:
@@ -103,11 +101,7 @@ class ManagementFace:
         return self._respond.json(exchange, {"name": model, "ready": ready})
 
     def _list(self, exchange: Exchange) -> RawResponse:
-        arguments = Arguments(exchange.parameters())
-        limit = arguments.integer("limit")
-        if limit is None or not 0 <= limit <= DEFAULT_LIMIT:
-            limit = DEFAULT_LIMIT
-        start = max(arguments.integer("next_page_token") or 0, 0)
+        limit, start = page(Arguments(exchange.parameters()))
         return self._respond.json(exchange, self._management.list_models(limit, start))
 
     async def _describe(self, exchange: Exchange, model: str, version: str | None) -> RawResponse:
