@@ -32,6 +32,8 @@ def test_echo_class_takes_status_and_type_from_the_request(load, model_dir, infe
     ("command", "code", "message"),
     [
         ("prediction", 404, "no such endpoint"),
+        ("prediction 413", 413, "too much"),
+        ("prediction without a code", 500, "cannot"),
         ("memory", 507, "Out of resources"),
         ("cuda", 507, "Out of resources"),
         ("tuple", 503, "Invalid model predict output"),
@@ -47,7 +49,8 @@ def test_raises(load, model_dir, infer, command, code, message):
 
 
 @pytest.mark.parametrize(
-    ("command", "code"), [("exit", 3), ("sysexit", 4), ("segfault", -11), ("kill", -9)]
+    ("command", "code"),
+    [("exit", 3), ("137", 137), ("sysexit", 4), ("segfault", -11), ("kill", -9)],
 )
 def test_crash_ends_its_process(command, code):
     script = f"import crash; crash.handle([{{'body': b'{command}'}}], None)"

@@ -1,4 +1,4 @@
-"""Ends its own process as the body says: exit, segfault, kill, oom; echoes anything else."""
+"""Ends its own process as the body says: exit, 137, segfault, kill, oom; echoes anything else."""
 
 import os
 import signal
@@ -12,6 +12,8 @@ def handle(data, context):
         command = bytes(row.get("body") or row.get("data") or b"").decode()
         if command == "exit":
             os._exit(3)
+        if command == "137":
+            os._exit(137)
         if command == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
         if command == "kill":

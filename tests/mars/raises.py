@@ -9,6 +9,10 @@ def handle(data, context):
     command = bytes(data[0].get("body") or data[0].get("data") or b"value").decode()
     if command == "prediction":
         raise PredictionException("no such endpoint", 404)
+    if command == "prediction 413":
+        raise PredictionException("too much", 413)
+    if command == "prediction without a code":
+        raise PredictionException("cannot")
     if command == "memory":
         raise MemoryError("asked for")
     if command == "cuda":
