@@ -486,6 +486,18 @@ async def test_a_failing_load_tells_its_traceback(
     assert body["workers"][0]["error"] == "ValueError: no weights"
 
 
+async def test_a_model_that_fails_at_the_start_stays_visible(site: Site) -> None:
+    """TorchServe logged a line and forgot the model: describe was a 404, and nothing that asks for
+    health could tell."""
+    (site.folder / "junk.mar").write_text("junk")
+    await site.management.load_at_startup("junk.mar")
+    (body,) = await site.management.describe("junk", None)
+    assert body["error"].startswith("Failed to save model: junk.mar")
+    assert site.inference.healthy()  # /ping says what it said there
+    (reason,) = site.management.missing()
+    assert reason.startswith("Model junk (junk.mar) failed to load: ")
+
+
 async def test_start_times_are_utc(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """TorchServe wrote local time and put the Z of UTC behind it."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")

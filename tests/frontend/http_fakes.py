@@ -84,6 +84,11 @@ class FakeManagement:
     def missing(self) -> list[str]:
         return self.lacks
 
+    def model_missing(self, model: str, version: str | None) -> list[str]:
+        if model != "m":
+            raise ModelNotFound(f"Model not found: {model}")
+        return [f"{version} {one}" for one in self.lacks]
+
     async def register(self, asked: Any) -> Outcome:
         return await self._change("register", asked)
 

@@ -103,6 +103,31 @@ async def test_a_worker_that_is_not_there_yet_has_pid_minus_one(site: Site) -> N
     assert (worker["pid"], worker["status"], worker["error"]) == (-1, "UNLOADING", "exit code 1")
 
 
+async def test_a_worker_that_failed_tells_its_traceback_and_what_it_went_through(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ts_frontend.core.slot.BACK_OFF", (0, 1000))
+    await site.register(site.model(), 1)
+    (body,) = await site.management.describe("m", None)
+    assert not {"error", "traceback", "history"} & set(body["workers"][0])
+    site.backend.load = refuse
+    site.worker.die(None, 9, "killed by signal 9")
+    slot = site.catalog.find("m").slots[0]
+    await until(lambda: slot.error == "System out of memory")
+    (body,) = await site.management.describe("m", None)
+    (worker,) = body["workers"]
+    assert worker["error"] == "System out of memory"
+    assert worker["traceback"] == ["Traceback ...", "MemoryError"]
+    assert [(one["state"], one.get("reason")) for one in worker["history"]] == [
+        ("STARTING", None),
+        ("READY", None),
+        ("WAITING", "killed by signal 9"),
+        ("STARTING", None),
+        ("WAITING", "System out of memory"),
+    ]
+    assert all(re.fullmatch(r"\d{4}-.*T.*\.\d{3}Z", one["time"]) for one in worker["history"])
+
+
 async def test_describe_all_versions_and_unknown_ones(site: Site) -> None:
     await site.register(site.model(), 0)
     await site.register(site.model(version="2"), 0)

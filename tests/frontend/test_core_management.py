@@ -210,6 +210,9 @@ async def test_an_unexpected_failure_of_one_startup_model_leaves_the_others(
     assert "Failed to load model: bad.mar" in caplog.text
     assert "ValueError: the cause" in caplog.text
     assert "Failed to download archive from: http://[x/m.mar" in caplog.text
+    (body,) = await site.management.describe("bad", None)
+    assert body["error"] == "ValueError: the cause"
+    assert body["traceback"][-1] == "ValueError: the cause"
 
 
 async def test_close_deletes_what_was_unpacked(site: Site) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.core_rig import Site, until
+from tests.fakes import LoadFailed
+from ts_frontend.errors import ModelNotFound, VersionNotFound
 from ts_frontend.server import _unless
 from ts_worker.backend.base import WorkerSpec
+
+
+@pytest.fixture
+async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
+    async with Site(tmp_path) as site:
+        yield site
 
 
 async def test_ready_once_every_startup_model_has_its_workers(
@@ -24,7 +34,6 @@ async def test_ready_once_every_startup_model_has_its_workers(
     async with Site(tmp_path, load_models="all", default_workers_per_model=2) as site:
         site.backend.load = load
         site.model()
-        (site.folder / "junk.mar").write_text("junk")
         missing = site.management.missing
         assert missing() == ["The models of load_models are still being registered."]
         await site.management.load_at_startup("all")
@@ -37,6 +46,108 @@ async def test_ready_once_every_startup_model_has_its_workers(
         site.worker.die(1, None)
         await site.backend.until(lambda: site.backend.starting == 1)
         assert missing() == []
+
+
+async def refuse(spec: WorkerSpec) -> None:
+    raise LoadFailed(
+        500, "ValueError: no weights\nin the file", "Traceback\nValueError: no weights"
+    )
+
+
+async def test_a_startup_model_whose_workers_fail_holds_readiness_back_and_says_why(
+    site: Site,
+) -> None:
+    site.backend.load = refuse
+    site.model()
+    await site.management.load_at_startup("all")
+    await until(lambda: bool(site.catalog.find("m").slots[0].error))
+    reason = "Model m version 1.0: 0 of 3 workers have loaded; ValueError: no weights."
+    assert site.management.missing() == [reason]
+    assert site.management.model_missing("m", "1.0") == [reason]
+    await site.management.unregister("m", None)
+    assert site.management.missing() == []
+
+
+async def test_a_broken_archive_holds_readiness_back_until_it_is_registered_or_deleted(
+    site: Site,
+) -> None:
+    (site.folder / "junk.mar").write_text("junk")
+    await site.management.load_at_startup("junk.mar, mended=junk.mar")
+    reasons = site.management.missing()
+    assert [
+        reason.partition(" failed to load: Failed to save model: ")[0] for reason in reasons
+    ] == [
+        "Model junk (junk.mar)",
+        "Model mended (junk.mar)",
+    ]
+    assert site.management.model_missing("junk", None) == reasons[:1]
+    await site.management.unregister("junk", None)
+    assert site.management.missing() == reasons[1:]
+    with pytest.raises(ModelNotFound):
+        await site.management.unregister("junk", None)
+    await site.register(site.model(), 0, model_name="mended")
+    assert site.management.missing() == []
+
+
+async def test_a_model_that_is_listed_twice_is_there_and_ready(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = site.model()
+    await site.management.load_at_startup(f"{url}, {url}")
+    await until(lambda: not site.management.missing())
+    assert "is already registered for model m" in caplog.text
+
+
+async def test_a_failed_model_stays_visible_in_describe(site: Site) -> None:
+    (site.folder / "junk.mar").write_text("junk")
+    await site.management.load_at_startup("junk.mar")
+    for version in (None, "all", "1.0"):
+        (body,) = await site.management.describe("junk", version)
+        assert list(body) == [
+            *("modelName", "modelUrl", "loadedAtStartup", "workers", "status", "error", "history")
+        ]
+        assert (body["modelUrl"], body["workers"], body["status"]) == ("junk.mar", [], "FAILED")
+        assert body["error"].startswith("Failed to save model: junk.mar\n")
+        assert [(one["state"], "reason" in one) for one in body["history"]] == [
+            ("REGISTERING", False),
+            ("FAILED", True),
+        ]
+    await site.register(site.model("other"), 0, model_name="junk")
+    (body,) = await site.management.describe("junk", "all")
+    assert body["modelVersion"] == "1.0"
+    with pytest.raises(ModelNotFound):
+        await site.management.describe("none", None)
+
+
+async def test_a_model_is_ready_when_its_minimum_has_loaded_and_one_worker_is_there(
+    site: Site,
+) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    waiting = iter(gates)
+
+    async def load(spec: WorkerSpec) -> None:
+        await next(waiting).wait()
+
+    site.backend.load = load
+    await site.register(site.model(), 2, synchronous=False)
+    missing = site.management.model_missing
+    gates[0].set()
+    await site.backend.until(lambda: bool(site.backend.workers))
+    await until(lambda: missing("m", None) == ["Model m version 1.0: 1 of 2 workers have loaded."])
+    gates[1].set()
+    await until(lambda: missing("m", "1.0") == [])
+    # One that restarts: the other serves.
+    site.backend.load = refuse
+    site.backend.workers[0].die(1, None, "it fell over")
+    await until(lambda: site.catalog.find("m").slots[0].error == "it fell over")
+    assert missing("m", None) == []
+    site.backend.workers[1].die(1, None, "it fell over too")
+    await until(lambda: bool(missing("m", None)))
+    assert missing("m", None) == ["Model m version 1.0: 0 of 2 workers have loaded; it fell over."]
+    await site.management.scale("m", None, 0, 0, True)
+    assert missing("m", None) == ["Model m version 1.0 has no worker: scale it up."]
+    with pytest.raises(VersionNotFound):
+        missing("m", "2.0")
 
 
 @pytest.mark.parametrize("models", ["", "m"])

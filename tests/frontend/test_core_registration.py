@@ -230,7 +230,9 @@ async def test_an_unreadable_store_is_logged_and_refused(
         site.folder.rmdir()
         site.folder.write_text("no folder")
         await site.management.load_at_startup("all")
-        assert "Failed to load models: the model store can't be read: " in caplog.text
+        assert "Failed to load model: all, The model store can't be read: " in caplog.text
+        (reason,) = site.management.missing()
+        assert "The model store can't be read" in reason
         with pytest.raises(ModelNotFound):
             await site.register("x.mar")
 

@@ -160,6 +160,26 @@ async def test_liveness_and_readiness_are_on_every_port() -> None:
     assert len(e.listeners) == 3
 
 
+async def test_the_readiness_of_a_model_is_on_every_port() -> None:
+    async with edge() as e, aiohttp.ClientSession() as session:
+        for lacks, path, missing in (
+            ([], "/models/m/ready", None),
+            (["one"], "/models/m/ready", ["None one"]),
+            (["one"], "/models/m/2.0/ready", ["2.0 one"]),
+        ):
+            e.management.lacks = lacks
+            for listener in range(3):
+                async with session.get(e.url(path, listener)) as answer:
+                    assert answer.status == (503 if missing else 200)
+                    assert (await answer.json()).get("missing") == missing
+        async with session.get(e.url("/models/none/ready")) as answer:
+            assert (answer.status, (await answer.json())["type"]) == (404, "ModelNotFoundException")
+        # A version may be called so.
+        async with session.put(e.url("/models/m/ready", 1)) as answer:
+            assert answer.status == 200
+        assert e.management.calls == [("scale", "m", "ready", 1, 1, False)]
+
+
 async def test_the_root_and_the_descriptions() -> None:
     async with edge() as e:
         assert await ask(e, "GET", "/") == (

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
 from ts_frontend.core.devices import Devices
+from ts_frontend.core.history import tail, timestamp
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import Slot, State
 
@@ -87,19 +87,21 @@ def list_page(models: Sequence[ModelVersion], limit: int, token: int) -> dict[st
 def _worker(slot: Slot, devices: Devices) -> dict[str, Any]:
     """Asks the kernel and the GPU driver: not for the loop."""
     pid = slot.pid
-    started = datetime.fromtimestamp(slot.started_at, UTC)
-    # TorchServe wrote local time before the Z.
     body: dict[str, Any] = {
         "id": slot.id,
-        "startTime": f"{started:%Y-%m-%dT%H:%M:%S}.{started.microsecond // 1000:03}Z",
+        "startTime": timestamp(slot.started_at),  # TorchServe wrote local time before the Z
         "status": "READY" if slot.state is State.READY else "UNLOADING",
         "memoryUsage": 0 if pid is None else _resident(pid),
         "pid": -1 if pid is None else pid,
         "gpu": slot.device is not None,
         "gpuUsage": "N/A" if slot.device is None else devices.usage(slot.device),
     }
-    if slot.error is not None:
-        body["error"] = slot.error
+    if slot.failure is not None:
+        body["error"] = slot.failure.message
+        if slot.failure.traceback:
+            body["traceback"] = tail(slot.failure.traceback)
+    if slot.history.troubled:
+        body["history"] = slot.history.body()
     return body
 
 

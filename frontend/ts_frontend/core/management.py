@@ -27,9 +27,10 @@ from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.registration import Blueprint, build, check_numbers, check_runtime, draw
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
+from ts_frontend.core.startup import Startup
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
-from ts_frontend.errors import BadRequest, InvalidVersion, ServeError
+from ts_frontend.errors import BadRequest, InvalidVersion, ModelNotFound, ServeError
 from ts_worker.messages import Request, pack_headers
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Management:
         self._cores = cores
         self._environ = environ
         self._readiness = Readiness(catalog, loading=bool(config.load_models))
+        self._startup = Startup(store, self._enter_at_startup, self._readiness.expect)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def register(self, asked: Registration) -> Outcome:
@@ -88,6 +90,13 @@ class Management:
                 not registered. `Internal` from a worker carries its cause and traceback.
         """
         model, change = await self._enter(asked, at_startup=False)
+        outcome = await self._registered(asked, model, change)
+        self._startup.forget(model.name)
+        return outcome
+
+    async def _registered(
+        self, asked: Registration, model: ModelVersion, change: Change
+    ) -> Outcome:
         registered = f'Model "{model.name}" Version: {model.version} registered with '
         if model.min_workers == 0:
             return Outcome(
@@ -109,14 +118,21 @@ class Management:
     async def unregister(self, model: str, version: str | None) -> Outcome:
         """Remove a version (None: the default) once its workers answered their current batch.
 
+        A model of the start that failed and is nowhere registered is forgotten.
+
         Raises:
             ModelNotFound, VersionNotFound, InvalidVersion (a default that is not alone),
             RequestTimeout (its workers did not end in time).
         """
         async with self._lock(model):
-            found = self._catalog.find(model, version)
-            self._catalog.remove(found)
-            await self._take_down(found)
+            try:
+                found = self._catalog.find(model, version)
+            except ModelNotFound:
+                if not self._startup.forget(model):
+                    raise
+            else:
+                self._catalog.remove(found)
+                await self._take_down(found)
         return Outcome(200, f'Model "{model}" unregistered')
 
     async def scale(
@@ -158,18 +174,28 @@ class Management:
     ) -> list[dict[str, Any]]:
         """Describe a version, the default one for None, or every version for "all".
 
+        What failed at the start is described as well, and says why.
+
         Args:
             customized: also ask the handler, whose JSON object comes as ``customizedMetadata``.
         """
-        if version == "all":
-            found = self._catalog.versions(model)
-        else:
-            found = [self._catalog.find(model, version)]
+        failed = [one.body() for one in self._startup.failed(model)]
+        try:
+            if version == "all":
+                found = self._catalog.versions(model)
+            else:
+                found = [self._catalog.find(model, version)]
+        except ModelNotFound:
+            if failed:
+                return failed
+            raise
         startup = self._catalog.loaded_at_startup(model)
         bodies = [
             await describe_version(one, self._devices, loaded_at_startup=startup) for one in found
         ]
-        if customized and version != "all":
+        if version == "all":
+            return bodies + failed
+        if customized:
             metadata = await _ask_handler(found[0])
             if metadata is not None:
                 bodies[0]["customizedMetadata"] = metadata
@@ -181,30 +207,27 @@ class Management:
 
     def missing(self) -> list[str]:
         """What keeps the server from being ready, one line each; see `Readiness`."""
-        return self._readiness.missing()
+        return self._readiness.missing(self._startup.failed())
+
+    def model_missing(self, model: str, version: str | None) -> list[str]:
+        """What keeps a version (None: the default) from being ready, one line each.
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is no such model, nor did it fail at the start.
+        """
+        try:
+            found = self._catalog.find(model, version)
+        except ModelNotFound:
+            failed = self._startup.failed(model)
+            if not failed:
+                raise
+            return [one.reason for one in failed]
+        return self._readiness.model_missing(found)
 
     async def load_at_startup(self, load_models: str) -> None:
-        """Register what ``load_models`` lists: ``all``, or ``[name=]archive`` with commas between.
-
-        Workers go on loading after the return. A model that fails is logged, the others go on.
-        Names are trimmed, which TorchServe did not do.
-        """
-        listed = [entry.strip() for entry in load_models.split(",")]
-        if load_models.strip().lower() == "all":
-            try:
-                listed = await asyncio.to_thread(self._store.entries)
-            except OSError as error:
-                logger.error("Failed to load models: the model store can't be read: %s", error)
-                listed = []
-        for entry in filter(None, listed):
-            name, url = _split_entry(entry)
-            try:
-                model, _ = await self._enter(Registration(url, model_name=name), at_startup=True)
-                self._readiness.expect(model)
-            except ServeError as error:
-                logger.error("Failed to load model: %s, %s", entry, error.message)
-            except Exception:  # a bug that one archive brings out: the others can still serve
-                logger.exception("Failed to load model: %s", entry)
+        """Register what ``load_models`` lists, see `Startup.load`. Workers go on loading after the
+        return."""
+        await self._startup.load(load_models)
         self._readiness.loaded()
 
     async def close(self) -> None:
@@ -212,8 +235,13 @@ class Management:
         for model in list(self._catalog):
             await self._store.release(model.archive)
 
+    async def _enter_at_startup(self, asked: Registration) -> ModelVersion:
+        model, _ = await self._enter(asked, at_startup=True)
+        return model
+
     async def _enter(self, asked: Registration, *, at_startup: bool) -> tuple[ModelVersion, Change]:
         check_runtime(asked.runtime)
+        asked = check_numbers(asked)
         archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
         try:
             blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
@@ -235,7 +263,6 @@ class Management:
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         self._catalog.add(model, at_startup=at_startup)
-        asked = check_numbers(asked)
         logger.info("Model %s version %s registered from %s", name, version, asked.url)
         return model, self._supervisor.scale(model, *wanted)
 
@@ -263,14 +290,6 @@ class Management:
         if lock is None:
             lock = self._locks[model] = asyncio.Lock()
         return lock
-
-
-def _split_entry(entry: str) -> tuple[str | None, str]:
-    name, equals, url = entry.partition("=")
-    # A URL may hold a "=" in its query.
-    if not equals or "/" in name:
-        return None, entry
-    return name.strip() or None, url.strip()
 
 
 async def _ask_handler(model: ModelVersion) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What the server still waits for before it wants traffic: the rule of /readyz.
+"""What the server, or a model, still waits for before it wants traffic: the rules of readiness.
 
 `management` tells it what is loaded at startup.
 """
@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import State
+from ts_frontend.core.startup import FailedModel
 
 
 class Readiness:
@@ -30,25 +32,41 @@ class Readiness:
         self._awaited.append(model)
 
     def loaded(self) -> None:
-        """Every startup model is registered, or was refused and logged."""
+        """Every startup model is registered, or failed."""
         self._loading = False
 
-    def missing(self) -> list[str]:
-        """What is missing, one line each; empty when ready."""
+    def missing(self, failed: Sequence[FailedModel] = ()) -> list[str]:
+        """What is missing, one line each; empty when ready.
+
+        Args:
+            failed: models of the start that are not registered.
+        """
         if self._loading:
             return ["The models of load_models are still being registered."]
         self._awaited = [one for one in self._awaited if self._lacks(one)]
         now = asyncio.get_running_loop().time()
         return [
-            f"Model {one.name} version {one.version}: {_ready(one)} of {one.min_workers} workers "
-            "have loaded."
-            for one in self._awaited
-        ] + [
-            f"Model {one.name} version {one.version}: {one.healthy_workers(now)} of "
-            f"{one.min_workers} workers are healthy."
-            for one in self._catalog.defaults()
-            if one.healthy_workers(now) < one.min_workers
+            *(one.reason for one in failed),
+            *map(_not_loaded, self._awaited),
+            *(
+                f"{_named(one)}: {one.healthy_workers(now)} of {one.min_workers} workers are "
+                f"healthy{_cause(one)}."
+                for one in self._catalog.defaults()
+                if one.healthy_workers(now) < one.min_workers and one not in self._awaited
+            ),
         ]
+
+    def model_missing(self, model: ModelVersion) -> list[str]:
+        """What keeps one version from being ready, at most one line.
+
+        Ready means: as many workers as its minimum have loaded, and one of them is there now. One
+        of several that restarts changes nothing.
+        """
+        if not model.slots:
+            return [f"{_named(model)} has no worker: scale it up."]
+        if _ready(model) and sum(slot.has_loaded for slot in model.slots) >= model.min_workers:
+            return []
+        return [_not_loaded(model)]
 
     def _lacks(self, model: ModelVersion) -> bool:
         return self._catalog.holds(model) and _ready(model) < model.min_workers
@@ -56,3 +74,19 @@ class Readiness:
 
 def _ready(model: ModelVersion) -> int:
     return sum(slot.state is State.READY for slot in model.slots)
+
+
+def _named(model: ModelVersion) -> str:
+    return f"Model {model.name} version {model.version}"
+
+
+def _not_loaded(model: ModelVersion) -> str:
+    count = f"{_ready(model)} of {model.min_workers} workers have loaded"
+    return f"{_named(model)}: {count}{_cause(model)}."
+
+
+def _cause(model: ModelVersion) -> str:
+    """Why the first worker that failed did so."""
+    errors = (slot.error for slot in model.slots if slot.error)
+    error = next(errors, "").partition("\n")[0].rstrip(".")
+    return f"; {error}" if error else ""

@@ -9,11 +9,13 @@ import asyncio
 import enum
 import logging
 import time
+import traceback
 from collections.abc import Callable
 
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.dispatch import Pump, death_status
 from ts_frontend.core.events import Reports
+from ts_frontend.core.history import History
 from ts_frontend.core.meter import Meter, RestartReason, VersionMeter
 from ts_frontend.core.settings import Settings
 from ts_worker.backend.base import Backend, ExitReason, LoadFailed, Worker, WorkerSpec
@@ -69,8 +71,10 @@ class Slot:
         self.threads = threads
         self.reports = reports
         self.state = State.STARTING
+        self.history = History()
+        self.has_loaded = False  # a worker, once; False again when it is given up
         self.started_at = time.time()  # of the current process
-        self.error: str | None = None  # why the last worker failed, until the next has loaded
+        self.failure: LoadFailed | None = None  # of the last worker, until the next has loaded
         self._backend = backend
         self._queue = queue
         self._settings = settings
@@ -93,6 +97,11 @@ class Slot:
     @property
     def pid(self) -> int | None:
         return self.reports.pid
+
+    @property
+    def error(self) -> str | None:
+        """Why the last worker failed, until the next has loaded."""
+        return None if self.failure is None else self.failure.message
 
     @property
     def in_flight(self) -> int:
@@ -132,7 +141,7 @@ class Slot:
 
     async def _run(self) -> None:
         while True:
-            self.state = State.STARTING
+            self._enter(State.STARTING)
             self.started_at = time.time()
             self.reports.pid = None
             try:
@@ -143,13 +152,13 @@ class Slot:
             self.reports.pid = None
             if self.state is State.RETIRED:
                 return
-            self.error = failure.message
+            self.failure = failure
             if not self.first.done():
                 self.first.set_result(failure)
             pause = self._next_pause()
             if pause is None:
                 return
-            self.state = State.WAITING
+            self._enter(State.WAITING, failure.message)
             logger.info("Retry worker: %s in %s seconds.", self.id, pause)
             await asyncio.sleep(pause)
             self._counts.restarted(self._ending)
@@ -179,8 +188,9 @@ class Slot:
         if spec.threads != self.threads:
             worker.resize(self.threads)
         if self.state is not State.RETIRED:
-            self.state = State.READY
-        self.error = None
+            self._enter(State.READY)
+        self.has_loaded = True
+        self.failure = None
         self._retries = 0
         if self._failing_since is not None:
             self._failing_since = None
@@ -255,12 +265,17 @@ class Slot:
         self._counts.left(self)
         if not self.first.done():
             self.first.set_result(LoadFailed(500, "The worker was stopped before it had loaded."))
-        if self.state is not State.RETIRED:
-            self.state = State.DEAD
-            self._given_up()
         if not task.cancelled() and (bug := task.exception()) is not None:
-            self.error = str(bug)
+            self.failure = LoadFailed(500, str(bug), "".join(traceback.format_exception(bug)))
             logger.error("%s is lost", self.name, exc_info=bug)
+        if self.state is not State.RETIRED:
+            self.has_loaded = False
+            self._enter(State.DEAD, self.error or "")
+            self._given_up()
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        self.state = state
+        self.history.add(state.name, reason)
 
 
 def _ending(reason: ExitReason) -> RestartReason:

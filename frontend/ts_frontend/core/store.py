@@ -152,7 +152,9 @@ class Store:
 
 def default_name(url: str) -> str:
     """The name of a model whose manifest and registration give none, as TorchServe makes it."""
-    name = Path(urlsplit(url).path if _is_url(url) else url).name
+    # Not parsed as a URL, which it may not be: it names what could not be loaded, too.
+    path = re.split("[?#]", url.partition("://")[2])[0] if _is_url(url) else url
+    name = Path(path).name
     if ".mar" in name or ".model" in name:
         name = name[: name.rindex(".")]
     return re.sub(r"\W|^_", "_", name, flags=re.ASCII)

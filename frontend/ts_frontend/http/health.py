@@ -1,4 +1,5 @@
-"""What never needs a token: /ping, /livez, /readyz and the API descriptions (reference §4.3).
+"""What never needs a token: /ping, /livez, /readyz, /models/{m}/ready and the API descriptions
+(reference §4.3).
 
 Probes of load balancers and orchestrators cannot send a token, so TorchServe's check on /ping is
 mended on purpose. First face of every listener.
@@ -21,6 +22,7 @@ class HealthFace:
     Args:
         healthy: the ping rule.
         missing: what keeps the server from being ready, one line each.
+        model_missing: the same for a model and a version, or None for its default one.
         document: the listener's OpenAPI description.
         ping: False where TorchServe has no /ping: on management and metrics.
     """
@@ -32,6 +34,7 @@ class HealthFace:
         respond: Responder,
         healthy: Callable[[], bool],
         missing: Callable[[], list[str]],
+        model_missing: Callable[[str, str | None], list[str]],
         document: Mapping[str, object],
         *,
         ping: bool,
@@ -39,6 +42,7 @@ class HealthFace:
         self._respond = respond
         self._healthy = healthy
         self._missing = missing
+        self._model_missing = model_missing
         self._document = document
         self._routes: dict[str, Handler] = {"livez": self._live, "readyz": self._ready}
         if ping:
@@ -50,6 +54,9 @@ class HealthFace:
             return self._describe if method == "OPTIONS" else self._refuse
         if segments[1] == "api-description":
             return self._describe if len(segments) == 2 else None
+        if segments[1] == "models" and segments[-1] == "ready" and len(segments) in (4, 5):
+            # Only to be read: a version may have that name.
+            return self._model_ready if method in ("GET", "HEAD") else None
         # /ping/anything is /ping too.
         return self._routes.get(segments[1])
 
@@ -68,7 +75,13 @@ class HealthFace:
         return self._respond.json(exchange, {"status": "Alive"})
 
     async def _ready(self, exchange: Exchange, segments: list[str]) -> RawResponse:
-        missing = self._missing()
+        return self._readiness(exchange, self._missing())
+
+    async def _model_ready(self, exchange: Exchange, segments: list[str]) -> RawResponse:
+        version = segments[3] if len(segments) == 5 else None
+        return self._readiness(exchange, self._model_missing(segments[2], version))
+
+    def _readiness(self, exchange: Exchange, missing: list[str]) -> RawResponse:
         if not missing:
             return self._respond.json(exchange, {"status": "Ready"})
         return self._respond.json(exchange, {"status": "Not ready", "missing": missing}, 503)

@@ -62,8 +62,15 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
     metrics = [MetricsFace(rooms.recorder, respond)] if config.enable_metrics_api else []
 
     def health(document: openapi.Document, ping: bool) -> HealthFace:
-        healthy, missing = rooms.inference.healthy, rooms.management.missing
-        return HealthFace(respond, healthy, missing, document, ping=ping)
+        models = rooms.management
+        return HealthFace(
+            respond,
+            rooms.inference.healthy,
+            models.missing,
+            models.model_missing,
+            document,
+            ping=ping,
+        )
 
     plan: list[tuple[Address, list[Face]]] = []
     if config.inference_address == config.management_address and _same(config):
