@@ -449,6 +449,35 @@ def test_gpus_are_given_out_from_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert [turns() for _ in range(4)] == [0, 1, 2, 0]
 
 
+@pytest.mark.parametrize(
+    ("system", "kind", "device"), [("darwin arm64", "mps", 0), ("linux x86_64", "cpu", None)]
+)
+async def test_a_yaml_may_ask_for_mps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    system: str,
+    kind: str,
+    device: int | None,
+) -> None:
+    """TorchServe took it for a mistake. A handler chooses mps where its worker has a gpu_id."""
+    monkeypatch.setattr("ts_frontend.core.devices.platform_name", lambda: system)
+    async with Site(tmp_path) as site:
+        await site.register(site.model(yaml="deviceType: MPS\n"))
+        (body,) = await site.management.describe("m", None)
+        assert (body["deviceType"], site.worker.device) == (kind, device)
+    assert ("deviceType mps needs a Mac" in caplog.text) == (kind == "cpu")
+
+
+async def test_debug_mode_starts_one_worker_without_limits(tmp_path: Path) -> None:
+    """TorchServe expected a worker that somebody had started by hand."""
+    async with Site(tmp_path, debug=True) as site:
+        await site.register(site.model(yaml="minWorkers: 3\nresponseTimeout: 5\n"))
+        (body,) = await site.management.describe("m", None)
+        assert len(body["workers"]) == body["minWorkers"] == 1
+        assert body["responseTimeout"] == body["startupTimeout"] == 2**31 - 1
+
+
 def test_unknown_and_idle_keys_are_named(tmp_path: Path) -> None:
     """TorchServe ignored a misspelt key without a word. What only a JVM has a use for is named as
     well."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import platform
+import sys
 from collections.abc import Callable, Mapping
-from typing import Literal
 
+from ts_frontend.core.model_yaml import DeviceType
 from ts_frontend.core.nvml import Gpu, list_gpus, usage
 
 logger = logging.getLogger(__name__)
 
+_APPLE_SILICON = "darwin arm64"
 NO_USAGE = "failed to obtained gpu usage"  # TorchServe's words
 
 
@@ -24,11 +27,19 @@ class Devices:
     Args:
         number_of_gpu: at most so many are used; None for all that are visible.
         environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+        system: of this machine, as `platform_name` has it.
     """
 
-    def __init__(self, number_of_gpu: int | None, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        number_of_gpu: int | None,
+        environ: Mapping[str, str],
+        *,
+        system: str | None = None,
+    ) -> None:
         self._limit = number_of_gpu
         self._environ = environ
+        self._system = system or platform_name()
         self._seen: list[Gpu | None] | None = None
         self._turn = itertools.count()
 
@@ -37,8 +48,11 @@ class Devices:
         """GPUs that workers may use."""
         return len(self._visible())
 
-    def kind(self, device_type: Literal["cpu", "gpu"] | None) -> str:
-        """What a model that asks for ``device_type`` gets: "gpu" where there are some."""
+    def kind(self, device_type: DeviceType | None) -> DeviceType:
+        """What a model that asks for ``device_type`` gets: "gpu" where there are some, "mps" on a
+        Mac with Apple silicon, else "cpu"."""
+        if device_type == "mps":
+            return "mps" if self._system == _APPLE_SILICON else "cpu"
         return "gpu" if self.count and device_type != "cpu" else "cpu"
 
     def valid_ids(self, device_ids: tuple[int, ...] | None, model: str) -> tuple[int, ...] | None:
@@ -56,15 +70,18 @@ class Devices:
         return None
 
     def assigner(
-        self, device_type: Literal["cpu", "gpu"] | None, device_ids: tuple[int, ...] | None
+        self, device_type: DeviceType | None, device_ids: tuple[int, ...] | None
     ) -> Callable[[], int | None]:
         """Gives one version's workers their CUDA ordinals, or None for the CPU.
 
         Models without ``deviceIds`` take turns over all GPUs, server-wide, from the first on
         (TorchServe began with the second).
         """
-        if self.kind(device_type) == "cpu":
+        kind = self.kind(device_type)
+        if kind == "cpu":
             return lambda: None
+        if kind == "mps":
+            return lambda: 0  # the only one: any number tells the handler to use it
         if device_ids:
             turn = itertools.cycle(device_ids)
             return lambda: next(turn)
@@ -94,6 +111,11 @@ class Devices:
                 seen = seen[: max(0, self._limit)]
             self._seen = seen
         return self._seen
+
+
+def platform_name() -> str:
+    """System and processor of this machine, such as ``darwin arm64``."""
+    return f"{sys.platform} {platform.machine()}"
 
 
 def visible_gpus(gpus: list[Gpu], environ: Mapping[str, str]) -> list[Gpu | None]:

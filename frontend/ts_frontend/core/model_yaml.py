@@ -18,6 +18,7 @@ from ts_frontend.errors import InvalidModel
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+DeviceType = Literal["cpu", "gpu", "mps"]
 
 # TorchServe follows these and this server does not yet.
 _UNSUPPORTED = (
@@ -45,7 +46,7 @@ class ModelYaml:
     max_batch_delay: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
-    device_type: Literal["cpu", "gpu"] | None = None
+    device_type: DeviceType | None = None
     device_ids: tuple[int, ...] | None = None
     max_retry_timeout: int | None = None
     client_timeout: int | None = None
@@ -115,7 +116,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         max_batch_delay=read.integer("maxBatchDelay", least=0) or None,
         response_timeout=read.integer("responseTimeout", least=1),
         startup_timeout=read.integer("startupTimeout", least=1),
-        device_type=read.choice("deviceType", _device_type, "cpu or gpu"),
+        device_type=read.choice("deviceType", _device_type, "cpu, gpu or mps"),
         device_ids=read.choice("deviceIds", _device_ids, "a list of device numbers"),
         max_retry_timeout=read.integer("maxRetryTimeoutInSec", clamp=0),
         client_timeout=read.integer("clientTimeoutInMills", least=0),
@@ -170,9 +171,9 @@ class _Reader:
         )
 
 
-def _device_type(value: object) -> Literal["cpu", "gpu"] | None:
-    lowered = value.lower() if isinstance(value, str) else None
-    return "cpu" if lowered == "cpu" else "gpu" if lowered == "gpu" else None
+def _device_type(value: object) -> DeviceType | None:
+    known: dict[str, DeviceType] = {"cpu": "cpu", "gpu": "gpu", "mps": "mps"}
+    return known.get(value.lower()) if isinstance(value, str) else None
 
 
 def _device_ids(value: object) -> tuple[int, ...] | None:

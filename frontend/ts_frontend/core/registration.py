@@ -152,6 +152,12 @@ async def build(
     # The driver's answer may take a while, the first time.
     await asyncio.to_thread(lambda: devices.count)
     ids = devices.valid_ids(settings.device_ids, blueprint.name)
+    kind = devices.kind(settings.device_type)
+    if settings.device_type == "mps" and kind != "mps":
+        logger.warning(
+            "model %s: deviceType mps needs a Mac with Apple silicon: it runs on the CPU",
+            blueprint.name,
+        )
     return ModelVersion(
         blueprint.name,
         blueprint.version,
@@ -166,7 +172,7 @@ async def build(
             env=env,
         ),
         next_device=devices.assigner(settings.device_type, ids),
-        device_type=devices.kind(settings.device_type),
+        device_type=kind,
         device_ids=ids,
     )
 

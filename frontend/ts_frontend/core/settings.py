@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ts_frontend.core.model_yaml import ModelYaml
+from ts_frontend.core.model_yaml import DeviceType, ModelYaml
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -52,7 +52,7 @@ class Settings:
     client_timeout: int = 0
     job_queue_size: int = 100
     batch_policy: Literal["eager", "delay"] = "eager"
-    device_type: Literal["cpu", "gpu"] | None = None
+    device_type: DeviceType | None = None
     device_ids: tuple[int, ...] | None = None
     use_venv: bool = False
     max_response_size: int | None = None
