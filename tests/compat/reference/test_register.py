@@ -323,19 +323,15 @@ def test_register_errors(server: Server, query: str, code: int, kind: str, messa
         pytest.param("refused", "Connection refused", id="5.2 refused"),
         pytest.param("http://127.0.0.1:99999/open/x.mar", "", id="5.2 bad port"),
         pytest.param("file:///no/open/x.mar", "No such file or directory", id="5.2 no file"),
-        pytest.param("file:///proc/open/../x.mar", None, id="5.2 file and .."),
     ],
 )
-def test_register_failed_downloads(server: Server, web: Web, path: str, cause: str | None) -> None:
+def test_register_failed_downloads(server: Server, web: Web, path: str, cause: str) -> None:
     web.files["/open/short.mar"], web.lengths["/open/short.mar"] = b"half", 10
     url = "http://127.0.0.1:1/open/x.mar" if path == "refused" else path
     url = web.url(path) if path.startswith("/") else url
     before = sorted(server.store.iterdir())
     answer = server.register(url)
     body = answer.json
-    if cause is None:
-        assert body["message"] == f"Relative path is not allowed in url: {url}"
-        return
     assert (answer.status, body["type"]) == (400, "DownloadArchiveException")
     first, _, rest = body["message"].partition("\n")
     assert first == f"Failed to download archive from: {url}"
