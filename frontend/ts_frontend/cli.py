@@ -67,7 +67,9 @@ _SETTINGS = (
     click.option(
         "--no-config-snapshots", "--ncs", is_flag=True, help="Neither write nor read snapshots."
     ),
-    click.option("--plugins-path", "--ppath", metavar="PATH", help="Accepted; plugins are Java."),
+    click.option(
+        "--plugins-path", "--ppath", metavar="PATH", help="Accepted; Java plugins cannot run here."
+    ),
     click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens."),
     click.option(
         "--enable-model-api", is_flag=True, help="Allow to register and unregister models."

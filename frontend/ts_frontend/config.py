@@ -10,10 +10,11 @@ import os
 import shlex
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ts_frontend import java_plugins
 from ts_frontend.keys import Config
 from ts_frontend.sources import (
     Draft,
@@ -100,10 +101,12 @@ def load(
         temp_dir=temp_dir,
         snapshots=snapshots,
         source=source,
-        warnings=tuple(draft.warnings),
     )
     _check_files(config, draft)
     _check_listeners(config, draft)
+    _report_idle_certificates(config, draft)
+    _report_java_plugins(draft)
+    config = replace(config, warnings=tuple(draft.warnings))
     settings = {**draft.settings, **draft.places}
     return Loaded(config, {name: setting.origin for name, setting in settings.items()})
 
@@ -240,6 +243,30 @@ def _check_keystore(path: Path, kind: str, setting: Setting) -> None:
         )
     if kind.strip().upper() != "PKCS12":
         raise ConfigError(f"{where}: keystore_type={kind}: expected PKCS12")
+
+
+def _report_idle_certificates(config: Config, draft: Draft) -> None:
+    addresses = [config.inference_address, config.management_address]
+    if config.enable_metrics_api:
+        addresses.append(config.metrics_address)
+    if any(address.scheme == "https" for address in addresses):
+        return
+    # gRPC takes PEM files only.
+    pair = () if config.enable_grpc_ssl else ("certificate_file", "private_key_file")
+    for name in ("keystore", *pair):
+        setting = draft.settings.get(name)
+        if setting is not None and getattr(config, name) is not None:
+            draft.warnings.append(
+                f"{setting.origin}: {name}: not used, no address is https: write https://... "
+                "for inference_address, management_address or metrics_address"
+            )
+
+
+def _report_java_plugins(draft: Draft) -> None:
+    setting = draft.settings.get("plugins_path")
+    if setting is not None:
+        said = java_plugins.findings(setting.raw, draft.cwd)
+        draft.warnings += [f"{setting.origin}: plugins_path: {one}" for one in said]
 
 
 def _check_files(config: Config, draft: Draft) -> None:

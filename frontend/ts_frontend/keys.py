@@ -175,7 +175,11 @@ class Config:
         no_effect="snapshots are not restored yet, its models are not loaded",
     )
     plugins_path: str | None = _key(
-        None, v.optional_text, env=None, no_effect="plugins are Java archives"
+        None,
+        v.optional_text,
+        env=None,
+        no_effect="Java plugins cannot run here; Python packages take their place, "
+        "see docs/plugins.md",
     )
     system_metrics_cmd: str | None = _key(
         None, v.optional_text, env=None, no_effect="system metrics are collected in the server"

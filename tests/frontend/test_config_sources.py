@@ -150,7 +150,8 @@ def test_flags_without_effect_warn_once(cwd: Path) -> None:
 
     warnings = load_config(options, {}, cwd).warnings
 
-    assert sorted(warning.split(":")[0] for warning in warnings) == [
+    idle = [warning for warning in warnings if "accepted, no effect" in warning]
+    assert sorted(warning.split(":")[0] for warning in idle) == [
         "--cpp-log-config",
         "--plugins-path",
         "--workflow-store",
@@ -283,11 +284,40 @@ def test_another_keystore_type_is_refused_where_it_is_used(cwd: Path) -> None:
     (cwd / "k").touch()
     lines = ("keystore=k", "keystore_type=BKS")
     write(cwd / "config.properties", *lines)
-    assert load_config({}, {}, cwd).warnings == ()
+    (warning,) = load_config({}, {}, cwd).warnings
+    assert "line 2: keystore: not used" in warning
 
     write(cwd / "config.properties", "metrics_address=https://a:1", *lines)
     with pytest.raises(ConfigError, match="keystore=k: keystore_type=BKS: expected PKCS12"):
         load_config({}, {}, cwd)
+
+
+@pytest.mark.parametrize(
+    ("lines", "idle"),
+    [
+        ((), {"keystore", "certificate_file", "private_key_file"}),
+        (("inference_address=https://a:1",), set()),
+        (("management_address=https://a:1",), set()),
+        (("metrics_address=https://a:1",), set()),
+        (
+            ("metrics_address=https://a:1", "enable_metrics_api=false"),
+            {"keystore", "certificate_file", "private_key_file"},
+        ),
+        (("enable_grpc_ssl=true",), {"keystore"}),
+    ],
+)
+def test_a_certificate_that_nobody_shows_is_told(
+    lines: tuple[str, ...], idle: set[str], cwd: Path
+) -> None:
+    names = ("keystore", "certificate_file", "private_key_file")
+    (cwd / "x").touch()
+    write(cwd / "config.properties", *(f"{name}=x" for name in names), *lines)
+
+    warnings = load_config({}, {}, cwd).warnings
+
+    told = [warning for warning in warnings if "not used, no address is https" in warning]
+    assert {warning.split(": ")[1] for warning in told} == idle
+    assert len(told) == len(idle)
 
 
 def test_metrics_need_an_address_of_their_own(cwd: Path) -> None:
