@@ -4,6 +4,7 @@ of docs/compatibility.md."""
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import stat
@@ -19,6 +20,7 @@ from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
 from ts.service import PredictionException, Service
+from tests.frontend.test_core_store import mar
 from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
@@ -494,6 +496,20 @@ def test_addresses_may_be_ipv6(tmp_path: Path) -> None:
 
 
 # Management
+
+
+async def test_an_s3_url_is_downloaded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe took "s3://bucket/m.mar" for a file of the store. tests/frontend/test_core_bucket
+    has the rest."""
+
+    class Found(io.BytesIO):
+        def __init__(self, url: str, read_timeout: float) -> None:
+            assert url == "s3://bucket/m.mar"
+            super().__init__(mar(site.folder.parent, "m").read_bytes())
+
+    monkeypatch.setattr("ts_frontend.core.download.open_object", Found)
+    assert (await site.register("s3://bucket/m.mar")).status == 200
+    assert (site.folder / "m.mar").is_file()
 
 
 async def test_a_failing_load_tells_its_traceback(

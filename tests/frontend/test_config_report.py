@@ -117,7 +117,8 @@ def test_json(cwd: Path) -> None:
         "line": 2,
     }
     assert settings["debug"] == {"value": False, "origin": "variable", "name": "TS_DEBUG"}
-    assert settings["allowed_urls"] == {"value": ["file://.*|http(s)?://.*"], "origin": "default"}
+    urls = ["file://.*|http(s)?://.*|s3://.*"]
+    assert settings["allowed_urls"] == {"value": urls, "origin": "default"}
     assert settings["snapshots"] == {"value": True, "origin": "default"}
     warned = {warning.split(":")[0] for warning in seen["warnings"]}
     assert warned == {f"{file}, line 3", "environment"}

@@ -1,4 +1,4 @@
-"""Copies one archive from http(s) or file URLs into the model store, whole or not at all.
+"""Copies one archive from an http(s), s3 or file URL into the model store, whole or not at all.
 
 `store` runs it in a thread.
 """
@@ -10,10 +10,11 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import (
@@ -23,6 +24,7 @@ from urllib.request import (
     build_opener,
 )
 
+from ts_frontend.core.bucket import open_object
 from ts_frontend.core.s3 import sign_get
 from ts_frontend.errors import DownloadFailed, Internal, ServeError
 
@@ -30,15 +32,22 @@ _CHUNK = 1 << 20
 _SOCKET_TIMEOUT = 60.0  # seconds without a byte
 
 
+class Source(Protocol):
+    """Where the bytes come from."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class Download:
     """One download.
 
     Args:
-        url: an http, https or file URL that has been checked already.
+        url: an http, https, s3 or file URL that has been checked already.
         target: appears when the last byte is there; must not exist.
         check: raises for a URL that is not allowed; asked again for each redirect.
         max_bytes: give up on a longer file.
-        signed: sign the request for S3 with the AWS credentials of the environment.
+        signed: sign an http request for S3 with the AWS credentials of the environment.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class Download:
         """
         part = self._target.with_name(f".{self._target.name}.{uuid.uuid4().hex}.part")
         try:
-            with self._open() as source, part.open("xb") as file:
+            with closing(self._open()) as source, part.open("xb") as file:
                 self._copy(source, file)
             self._publish(part)
         except HTTPError as error:
@@ -86,16 +95,19 @@ class Download:
         finally:
             part.unlink(missing_ok=True)
 
-    def _open(self) -> IO[bytes]:
-        if urlsplit(self._url).scheme.lower() == "file":
+    def _open(self) -> Source:
+        scheme = urlsplit(self._url).scheme.lower()
+        if scheme == "s3":
+            return open_object(self._url, _SOCKET_TIMEOUT)
+        if scheme == "file":
             return Path(unquote(urlsplit(self._url).path)).open("rb")
         headers = sign_get(self._url, self._environ) if self._signed else {}
         opener = build_opener(ProxyHandler(), _CheckedRedirects(self._check))
         request = Request(self._url, headers=headers)
-        response: IO[bytes] = opener.open(request, timeout=_SOCKET_TIMEOUT)
+        response: Source = opener.open(request, timeout=_SOCKET_TIMEOUT)
         return response
 
-    def _copy(self, source: IO[bytes], file: IO[bytes]) -> None:
+    def _copy(self, source: Source, file: IO[bytes]) -> None:
         expected = _length(source)
         written = 0
         while chunk := source.read(_CHUNK):
@@ -139,7 +151,7 @@ class _CheckedRedirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
-def _length(source: IO[bytes]) -> int | None:
+def _length(source: Source) -> int | None:
     headers: Message | None = getattr(source, "headers", None)
     value = headers.get("content-length") if headers is not None else None
     return int(value) if value is not None and value.isdecimal() else None

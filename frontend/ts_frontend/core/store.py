@@ -161,7 +161,13 @@ def default_name(url: str) -> str:
 
 
 def _is_url(url: str) -> bool:
-    return url.lower().startswith(("http://", "https://", "file://"))
+    return url.lower().startswith(("http://", "https://", "s3://", "file://"))
+
+
+def _check_absolute(url: str) -> None:
+    # An escaped ".." is one too for whoever opens the URL, and leads past `allowed_urls`.
+    if ".." in url or ".." in unquote(url):
+        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
 
 
 def _locate(url: str, folder: Path) -> Path:
