@@ -116,7 +116,7 @@ class Startup:
         self, asked: Registration, error: str, trace: str = "", history: History | None = None
     ) -> None:
         history = history or History()
-        history.add("FAILED", error)
+        history.add("FAILED", " ".join(error.split()))
         name = asked.model_name or default_name(asked.url)
         self._failed[name, asked.url] = FailedModel(name, asked.url, error, trace, history)
         logger.error("Failed to load model: %s, %s%s", asked.url, error, trace and f"\n{trace}")
