@@ -30,7 +30,7 @@ from ts_frontend.core.supervisor import Supervisor
 from ts_frontend.core.threads import usable_cores
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import BindError, Listener
-from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys
+from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys, mounted_keys
 from ts_frontend.logs import Logs
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
@@ -186,7 +186,8 @@ def _tokens(config: Config) -> Tokens | None:
     if config.disable_token_authorization:
         return None
     path = Path.cwd() / "key_file.json"
-    return Tokens(path, config.token_expiration_min, fixed_keys(os.environ))
+    fixed, mounted = fixed_keys(os.environ), mounted_keys(os.environ)
+    return Tokens(path, config.token_expiration_min, fixed, mounted=mounted)
 
 
 def _announce(tokens: Tokens) -> None:

@@ -36,7 +36,7 @@ from ts_frontend.errors import (
     RequestTimeout,
     ServiceUnavailable,
 )
-from ts_frontend.http.tokens import Tokens
+from ts_frontend.http.tokens import Tokens, mounted_keys
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.server import _server
@@ -373,6 +373,22 @@ async def test_the_key_file_is_the_owners_and_goes_with_the_server(
         async with aiohttp.ClientSession("http://x", connector=connector) as session:
             assert (await ask(session, "/predictions/m"))[0] == 400
             assert (await ask(session, "/predictions/m", "open-sesame"))[0] == 404
+
+
+def test_a_key_may_come_from_a_mounted_file(tmp_path: Path) -> None:
+    """In TorchServe all keys are the server's own and random."""
+    path = tmp_path / "token"
+    path.write_text("open-sesame\n")
+    now = time.time()
+    mounted = mounted_keys({"TS_INFERENCE_TOKEN_FILE": str(path)})
+    tokens = Tokens(tmp_path / "key_file.json", clock=lambda: now, mounted=mounted)
+    tokens.open()
+    tokens.check("inference", "Bearer open-sesame")
+    (tmp_path / "other").write_text("rotated\n")
+    os.replace(tmp_path / "other", path)
+    now += 1
+    tokens.check("inference", "Bearer rotated")
+    tokens.close()
 
 
 def test_two_variables_need_no_permission(tmp_path: Path) -> None:

@@ -20,15 +20,20 @@ from pathlib import Path
 from typing import Literal
 
 from ts_frontend.errors import InvalidKey
+from ts_frontend.http.mounted_key import MountedKey
+from ts_frontend.values import ConfigError
 
 Kind = Literal["management", "inference", "API"]
 KINDS: tuple[Kind, ...] = ("management", "inference", "API")
-# An operator can fix a key here; it then never expires and is not written to the file.
+# An operator can fix a key here, or name a file with it in the variable of that name with _FILE
+# behind it; it then never expires and is not written to the key file.
 VARIABLES: dict[Kind, str] = {
     "management": "TS_MANAGEMENT_TOKEN",
     "inference": "TS_INFERENCE_TOKEN",
     "API": "TS_API_TOKEN",
 }
+# How often the files of mounted keys are looked at, at most.
+LOOK_SECONDS = 1.0
 REFUSED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 REFRESH_REFUSED = (
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
@@ -59,6 +64,7 @@ class Tokens:
         path: the key file, ``<working directory>/key_file.json`` in TorchServe.
         expiration_minutes: life of the management and inference keys; fractions are allowed.
         fixed: keys given from outside, for instance by `fixed_keys`.
+        mounted: keys in files, for instance from `mounted_keys`; fixed until a file changes.
     """
 
     def __init__(
@@ -67,11 +73,15 @@ class Tokens:
         expiration_minutes: float = 60.0,
         fixed: Mapping[Kind, str] | None = None,
         clock: Callable[[], float] = time.time,
+        *,
+        mounted: Mapping[Kind, MountedKey] | None = None,
     ) -> None:
         self.path = path
         self._life = expiration_minutes * 60.0
         self._clock = clock
-        self._fixed = dict(fixed or {})
+        self._mounted = dict(mounted or {})
+        self._fixed = {**(fixed or {}), **{kind: one.secret for kind, one in self._mounted.items()}}
+        self._looked = 0.0
         self._keys: dict[Kind, Key] = {}
         self._written: int | None = None  # inode of the key file
 
@@ -98,6 +108,8 @@ class Tokens:
         Raises:
             InvalidKey: missing, malformed, wrong or expired (TorchServe's 400).
         """
+        if self._mounted:
+            self._look()
         key = self._keys.get(kind)
         if key is None or not _opens(header.encode("utf-8", "surrogateescape"), key.header):
             raise InvalidKey(refusal)
@@ -116,6 +128,17 @@ class Tokens:
             if renewable == kind:
                 return self._renew(renewable)
         raise InvalidKey(REFRESH_REFUSED)
+
+    def _look(self) -> None:
+        """Take over keys whose files have changed; costs a look at each file once a second."""
+        now = self._clock()
+        if abs(now - self._looked) < LOOK_SECONDS:
+            return
+        self._looked = now
+        for kind, mounted in self._mounted.items():
+            if mounted.look():
+                self._fixed[kind] = mounted.secret
+                self._keys[kind] = self._make(kind)
 
     def _renew(self, kind: Kind) -> None:
         before = self._keys[kind]
@@ -162,6 +185,23 @@ class Tokens:
 def fixed_keys(environ: Mapping[str, str]) -> dict[Kind, str]:
     """Return the keys that the environment fixes, by kind."""
     return {kind: environ[name] for kind, name in VARIABLES.items() if environ.get(name)}
+
+
+def mounted_keys(environ: Mapping[str, str]) -> dict[Kind, MountedKey]:
+    """Return the keys that are in files which the environment names, by kind.
+
+    Raises:
+        ConfigError: a file holds no usable key, or the key is given in a variable as well.
+    """
+    found: dict[Kind, MountedKey] = {}
+    for kind, name in VARIABLES.items():
+        variable = f"{name}_FILE"
+        if not environ.get(variable):
+            continue
+        if environ.get(name):
+            raise ConfigError(f"{name} and {variable} are both set: unset one of them")
+        found[kind] = MountedKey(variable, Path(environ[variable]))
+    return found
 
 
 def _opens(given: bytes, expected: bytes) -> bool:
