@@ -100,8 +100,6 @@ class Config:
     model_store: Path | None = _key(None, v.optional_path)
     load_models: str | None = _key(None, v.optional_text)
     models: ModelSettings = _models()
-    model_snapshot: ModelSnapshot | None = _key(None, model_snapshot, env=None)
-    snapshot_store: str | None = _key(None, v.optional_text, env_always=True)
     allowed_urls: tuple[str, ...] = _key(("file://.*|http(s)?://.*|s3://.*",), v.patterns)
     use_env_allowed_urls: bool = _key(False, v.boolean, env=None)
     archive_max_bytes: int = _key(256 << 30, v.whole(1))
