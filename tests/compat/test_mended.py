@@ -21,6 +21,7 @@ from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
 from ts.service import PredictionException, Service
 from tests.frontend.test_core_store import mar
+from ts.torch_handler.base_handler import BaseHandler
 from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
@@ -41,7 +42,7 @@ from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.server import _server
 from ts_worker.backend.base import WorkerSpec
-from ts_worker.messages import Request
+from ts_worker.messages import Request, pack_headers
 
 
 def key(tokens: Tokens, kind: str) -> str:
@@ -301,6 +302,45 @@ async def test_a_request_line_may_be_longer_than_4096_bytes() -> None:
     async with edge() as e:
         answer = await talk(e.port, post("/invocations?model_name=m&url=" + "x" * 6000))
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_headers_may_be_longer_than_8192_bytes_together() -> None:
+    """TorchServe's limit held for their sum."""
+    headers = [f"X-{number}: {'x' * 4000}" for number in range(4)]
+    async with edge() as e:
+        answer = await talk(e.port, post("/predictions/m", b"", *headers))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_made_up_method_is_a_400() -> None:
+    """TorchServe took any word for a method, and predicted."""
+    async with edge() as e:
+        answer = await talk(e.port, b"FOO /predictions/m HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"message": "Invalid HTTP message."' in answer
+
+
+async def test_a_stream_of_one_message_is_a_whole_answer() -> None:
+    """TorchServe wrote no correct response where the first message of a stream was its last."""
+    headers = pack_headers([("ts_stream_next", "false")])
+
+    async def only(request: Request) -> Answer:
+        return Answer(200, "", headers, b"only")
+
+    async with edge(behaviour=only) as e:
+        answer = await talk(e.port, post("/predictions/m"))
+    assert answer.endswith(b"\r\ncontent-length: 4\r\nconnection: close\r\n\r\nonly")
+
+
+def test_a_form_may_name_the_class_to_explain() -> None:
+    """TorchServe's handlers gave a form field, which is bytes, to captum as the target."""
+
+    class Handler(BaseHandler):
+        def get_insights(self, data: object, inputs: object, target: object) -> list[object]:
+            return [target]
+
+    for given, target in ((bytearray(b"2"), 2), ("1", 1), (3, 3), (b"cat", b"cat"), (None, 0)):
+        assert Handler().explain_handle(None, [{"body": b"x", "target": given}]) == [target]
 
 
 # Tokens and probes

@@ -131,13 +131,14 @@ class BaseHandler(ABC):  # noqa: B024 - TorchServe's base; usable as it stands
     def explain_handle(self, data_preprocess: Any, raw_data: List[Any]) -> Any:
         """Answer an explanation request by the subclass's `get_insights`.
 
-        The first row's ``target`` names the class to explain, 0 by default.
+        The first row's ``target`` is the number of the class to explain, 0 by default. Digits in
+        text or bytes, as a form has them, are a number too.
         """
         row = raw_data[0]
         inputs, target = None, 0
         if isinstance(row, dict):  # an envelope hands over the input itself
             inputs = row.get("data") or row.get("body")
-            target = row.get("target") or 0
+            target = _number(row.get("target") or 0)
         return self.get_insights(data_preprocess, inputs, target)  # type: ignore[attr-defined]
 
     def describe_handle(self) -> Any:
@@ -213,3 +214,12 @@ class BaseHandler(ABC):  # noqa: B024 - TorchServe's base; usable as it stands
 
     def _is_describe(self) -> bool:
         return self._asks_for("describe")
+
+
+def _number(target: Any) -> Any:
+    if isinstance(target, (str, bytes, bytearray)):
+        try:
+            return int(target)
+        except ValueError:
+            pass  # a handler of the user's may know what it means
+    return target
