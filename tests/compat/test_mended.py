@@ -15,12 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.compat.reference.web import web_server
 from tests.core_rig import Rig, Site, states, until
 from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
-from ts.service import PredictionException, Service
 from tests.frontend.test_core_store import mar
+from ts.service import PredictionException, Service
 from ts.torch_handler.base_handler import BaseHandler
 from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.devices import Devices
@@ -30,6 +31,7 @@ from ts_frontend.core.nvml import Gpu
 from ts_frontend.core.slot import BACK_OFF, State
 from ts_frontend.errors import (
     BadRequest,
+    DownloadFailed,
     Internal,
     InvalidModel,
     ModelNotFound,
@@ -536,6 +538,20 @@ async def test_debug_mode_starts_one_worker_without_limits(tmp_path: Path) -> No
         assert body["responseTimeout"] == body["startupTimeout"] == 2**31 - 1
 
 
+async def test_an_s3_url_is_downloaded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe took "s3://bucket/m.mar" for a file of the store. tests/frontend/test_core_bucket
+    has the rest."""
+
+    class Found(io.BytesIO):
+        def __init__(self, url: str, read_timeout: float) -> None:
+            assert url == "s3://bucket/m.mar"
+            super().__init__(mar(site.folder.parent, "m").read_bytes())
+
+    monkeypatch.setattr("ts_frontend.core.download.open_object", Found)
+    assert (await site.register("s3://bucket/m.mar")).status == 200
+    assert (site.folder / "m.mar").is_file()
+
+
 def test_unknown_and_idle_keys_are_named(tmp_path: Path) -> None:
     """TorchServe ignored a misspelt key without a word. What only a JVM has a use for is named as
     well."""
@@ -552,20 +568,6 @@ def test_addresses_may_be_ipv6(tmp_path: Path) -> None:
 
 
 # Management
-
-
-async def test_an_s3_url_is_downloaded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TorchServe took "s3://bucket/m.mar" for a file of the store. tests/frontend/test_core_bucket
-    has the rest."""
-
-    class Found(io.BytesIO):
-        def __init__(self, url: str, read_timeout: float) -> None:
-            assert url == "s3://bucket/m.mar"
-            super().__init__(mar(site.folder.parent, "m").read_bytes())
-
-    monkeypatch.setattr("ts_frontend.core.download.open_object", Found)
-    assert (await site.register("s3://bucket/m.mar")).status == 200
-    assert (site.folder / "m.mar").is_file()
 
 
 async def test_a_failing_load_tells_its_traceback(
@@ -686,3 +688,50 @@ async def test_a_model_whose_packages_fail_is_not_registered(
         with pytest.raises(ModelSetupFailed):
             await site.register(url)
     assert (await site.register(url)).status == 200
+
+
+# Archives
+
+
+@pytest.mark.parametrize("dots", ["%2e%2e", "%2E.", ".%2e"])
+async def test_an_escaped_parent_folder_is_refused(tmp_path: Path, dots: str) -> None:
+    """TorchServe looked for ".." as such; this opened a file beside the folder that is allowed."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "secret.mar").write_bytes(b"")
+    async with Site(tmp_path, allowed_urls=(f"file://{tmp_path}/open/.*",)) as site:
+        url = f"file://{tmp_path}/open/{dots}/secret.mar"
+        with pytest.raises(ModelNotFound) as caught:
+            await site.register(url)
+    assert caught.value.message == f"Relative path is not allowed in url: {url}"
+
+
+async def test_redirects_must_be_allowed_too(tmp_path: Path) -> None:
+    """TorchServe looked at the first URL only."""
+    with web_server() as web:
+        web.moved = {"/open/m.mar": web.url("/secret/m.mar")}
+        async with Site(tmp_path, allowed_urls=(web.url("/open/.*"),)) as site:
+            with pytest.raises(ModelNotFound) as caught:
+                await site.register(web.url("/open/m.mar"))
+        text = f"Given URL {web.url('/secret/m.mar')} does not match any allowed URL(s)"
+    assert caught.value.message == text
+
+
+async def test_a_refused_archive_tells_its_cause(site: Site) -> None:
+    """TorchServe's texts ended behind what they were about."""
+    url = site.model()
+    (Path(url) / "MAR-INF" / "MANIFEST.json").write_text("{")
+    with pytest.raises(InvalidModel, match=r"^Failed to parse signature\.json\. .*JSON"):
+        await site.register(url)
+    absent = f"file://{site.folder}/absent.mar"
+    with pytest.raises(DownloadFailed) as caught:
+        await site.register(absent)
+    text, _, cause = caught.value.message.partition("\n")
+    assert text == f"Failed to download archive from: {absent}"
+    assert "No such file" in cause
+
+
+async def test_a_file_that_is_no_archive_is_refused(site: Site) -> None:
+    """TorchServe unpacked nothing from it and registered a model without files."""
+    (site.folder / "page.mar").write_text("<!DOCTYPE html><html>Please log in</html>")
+    with pytest.raises(Internal, match=r"^Failed to save model: page\.mar\n(.*)web page"):
+        await site.register("page.mar")

@@ -112,11 +112,11 @@ class Store:
             raise ModelNotFound("Model store has not been configured.")
         if not url:
             raise ModelNotFound("empty url")
-        if ".." in url:
-            raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+        _check_absolute(url)
         return self._folder
 
     def _check_allowed(self, url: str) -> None:
+        _check_absolute(url)  # a redirect comes here only
         if not any(pattern.fullmatch(url) for pattern in self._allowed):
             raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
 

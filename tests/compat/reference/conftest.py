@@ -128,7 +128,7 @@ def metrics(plain: Server) -> Ask:
     return partial(ask, plain.ports[2])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def web() -> Iterator[Web]:
     """A web server of archives; see `Web`."""
     with web_server() as web:
@@ -170,3 +170,10 @@ def server(_operated: Server) -> Iterator[Server]:
             if version["modelVersion"] != default:
                 _operated.manage("DELETE", f"{path}/{version['modelVersion']}")
         assert _operated.manage("DELETE", path).status == 200
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Clients that ask at the same time."""
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
