@@ -78,7 +78,7 @@ class Site(Rig):
 
     def __init__(self, place: Path, environ: dict[str, str] | None = None, **config: Any) -> None:
         self.folder = place / "store"
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.temp = place / "temp"
         super().__init__(Config(model_store=self.folder, temp_dir=self.temp, **config))
         self.management = Management(

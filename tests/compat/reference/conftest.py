@@ -177,3 +177,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
     """Clients that ask at the same time."""
     with ThreadPoolExecutor(16) as pool:
         yield pool
+
+
+@pytest.fixture(autouse=True)
+def table_row(request: pytest.FixtureRequest) -> str:
+    """The row that `rows.row` names a test for."""
+    return str(getattr(request, "param", ""))
