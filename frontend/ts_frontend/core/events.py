@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.meter import Meter, ModelLog
+from ts_frontend.core.metric_lines import metric_of
 from ts_frontend.errors import ServeError
 from ts_worker.messages import Call, CallReply, Log, Metric, Response
 
@@ -36,15 +37,26 @@ class Reports:
         self.pid = pid
 
     def output(self, stream: str, line: str) -> None:
+        if stream == "stdout" and self._observed(line):
+            return
         self._log.model(self._worker, stream, _STREAM_LEVELS.get(stream, logging.INFO), line)
 
     def log(self, record: Log) -> None:
+        if self._observed(record.text):
+            return
         # TorchServe's workers log to stdout, so that is the thread column of these lines.
         for line in record.text.splitlines():
             self._log.model(self._worker, "stdout", record.level, line)
 
     def metric(self, metric: Metric) -> None:
         self._meter.model_metric(metric)
+
+    def _observed(self, line: str) -> bool:
+        """Take a line that tells a metric out of the log and record it."""
+        metric = metric_of(line)
+        if metric is not None:
+            self._meter.model_metric(metric)
+        return metric is not None
 
     async def call(self, call: Call) -> CallReply:
         return await self._answer(call)

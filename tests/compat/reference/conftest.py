@@ -75,6 +75,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         enable_model_api="true",
         default_workers_per_model=1,
         max_request_size=200_000,
+        model_metrics_auto_detect="true",
     )
     pack(server, list(MODELS))
     archive(server.store, "mirror-2", MARS / "mirror.py", version="2.0")
