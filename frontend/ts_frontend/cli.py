@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ts_frontend import config_report
+from ts_frontend import config_report, snapshot_store
 from ts_frontend.argv import ArgvError, Takes, normalise
 from ts_frontend.config import Config, ConfigError, LaunchError, load, load_config
 from ts_frontend.daemon import launch
@@ -53,7 +53,11 @@ def _takes(param: click.Parameter) -> Takes:
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 # What both a start and `config` understand.
 _SETTINGS = (
-    click.option("--ts-config", metavar="FILE", help="Settings; else ./config.properties."),
+    click.option(
+        "--ts-config",
+        metavar="FILE",
+        help="Settings; else those of the last snapshot, or ./config.properties.",
+    ),
     click.option("--model-store", metavar="DIR", help="Folder of the model archives."),
     click.option("--workflow-store", metavar="DIR", help="Accepted; workflows are not built yet."),
     click.option(
@@ -65,7 +69,10 @@ _SETTINGS = (
     click.option("--log-config", metavar="FILE", help="Python logging configuration."),
     click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers."),
     click.option(
-        "--no-config-snapshots", "--ncs", is_flag=True, help="Neither write nor read snapshots."
+        "--no-config-snapshots",
+        "--ncs",
+        is_flag=True,
+        help="Write no snapshots, and don't start from the last one.",
     ),
     click.option(
         "--plugins-path", "--ppath", metavar="PATH", help="Accepted; Java plugins cannot run here."
@@ -139,17 +146,19 @@ def start(options: Mapping[str, object]) -> int:
     if _find(pid_file)[0] is Found.SERVER:
         print("TorchServe is already running, please use torchserve --stop to stop TorchServe.")
         return 1
+    background = not options.get("foreground")
+    if background and not hasattr(os, "fork"):
+        print("A server can't go to the background on this system: use --foreground.")
+        return 1
+    if background and not options.get("no_config_snapshots") and snapshot_store.installed():
+        # Reading the last snapshot runs the code of others, whose threads a fork would lose.
+        return launch(partial(_load_and_serve, options, pid_file))
     try:
         config = load_config(options, os.environ, Path.cwd())
     except ConfigError as error:
         return _refuse(error)
     serve = partial(_serve, config, pid_file)
-    if options.get("foreground"):
-        return serve(lambda: None)
-    if not hasattr(os, "fork"):
-        print("A server can't go to the background on this system: use --foreground.")
-        return 1
-    return launch(serve)
+    return launch(serve) if background else serve(lambda: None)
 
 
 def show_config(options: Mapping[str, object], *, as_json: bool) -> int:
@@ -261,6 +270,16 @@ def _refuse(error: ConfigError) -> int:
     prefix = "" if isinstance(error, LaunchError) else "Invalid configuration: "
     print(f"{prefix}{error}", flush=True)
     return 1
+
+
+def _load_and_serve(
+    options: Mapping[str, object], pid_file: PidFile, on_ready: Callable[[], None]
+) -> int:
+    try:
+        config = load_config(options, os.environ, Path.cwd())
+    except ConfigError as error:
+        return _refuse(error)
+    return _serve(config, pid_file, on_ready)
 
 
 def _serve(config: Config, pid_file: PidFile, on_ready: Callable[[], None]) -> int:

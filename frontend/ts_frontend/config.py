@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ts_frontend import java_plugins
+from ts_frontend.config_file import read_source
 from ts_frontend.keys import Config
+from ts_frontend.snapshot_store import snapshot_folder
 from ts_frontend.sources import (
     Draft,
     Origin,
     Setting,
-    read_file,
     take_environment,
     take_options,
     take_places,
+    written,
 )
 from ts_frontend.values import Address, BadValue, ConfigError, FallBack, LaunchError
 
@@ -54,9 +56,6 @@ def load_config(
 ) -> Config:
     """Put all sources of settings together, checking in the order of TorchServe's launcher.
 
-    A snapshot left by an earlier run is not read, only reported: TorchServe would start from it
-    instead of ``./config.properties``.
-
     Args:
         argv_options: ``ts_config``, ``model_store``, ``workflow_store``, ``models`` (a sequence),
             ``log_config``, ``cpp_log_config``, ``plugins_path``, ``disable_token_auth``,
@@ -83,26 +82,25 @@ def load(
     take_places(draft, argv_options)
     log_config = _given_file(argv_options, "log_config", cwd)
     temp_dir = _temp_dir(draft)
-    source = _choose_file(draft)
-    if source is not None:
-        read_file(draft, source)
+    logs = _log_folder(draft, "log_location")
+    source = read_source(draft, snapshot_folder(logs))
     take_options(draft, argv_options)
+    texts = written(draft)
     take_environment(draft)
     _check_folders(draft, argv_options, need_store=need_store)
-    logs = _log_folder(draft, "log_location")
-    snapshots = "snapshots" not in draft.places
-    if snapshots and "source" not in draft.places:
-        _report_snapshot(draft, logs / "config")
     config = Config(
         **_values(draft),
         log_config=log_config,
         log_location=logs,
         metrics_location=_log_folder(draft, "metrics_location"),
         temp_dir=temp_dir,
-        snapshots=snapshots,
-        source=source,
+        snapshots="snapshots" not in draft.places,
+        source=source.path,
+        restored_from=source.snapshot,
+        written=texts,
     )
     _check_files(config, draft)
+    _check_snapshot(config, draft)
     _check_listeners(config, draft)
     _report_idle_certificates(config, draft)
     _report_java_plugins(draft)
@@ -137,16 +135,6 @@ def _log_folder(draft: Draft, name: str) -> Path:
     return draft.cwd / (given.raw if given else "logs")
 
 
-def _choose_file(draft: Draft) -> Path | None:
-    given = draft.places.get("source")
-    if given is not None:
-        if not (draft.cwd / given.raw).is_file():
-            raise LaunchError(f"--ts-config file not found: {given.raw}")
-        return draft.cwd / given.raw
-    beside = draft.cwd / "config.properties"
-    return beside if beside.is_file() else None
-
-
 def _check_folders(draft: Draft, options: Mapping[str, object], *, need_store: bool) -> None:
     store = draft.settings.get("model_store")
     if store is None or not store.raw.strip():
@@ -163,12 +151,26 @@ def _check_folders(draft: Draft, options: Mapping[str, object], *, need_store: b
     _given_file(options, "cpp_log_config", draft.cwd)
 
 
-def _report_snapshot(draft: Draft, folder: Path) -> None:
-    found = sorted(folder.glob("*.cfg")) if folder.is_dir() else []
-    if found:
+def _check_snapshot(config: Config, draft: Draft) -> None:
+    """Refuse a snapshot whose archives are gone, as TorchServe does: a server that comes up with
+    half of its models would be taken for a sound one."""
+    snapshot = config.model_snapshot
+    if snapshot is None:
+        return
+    origin, listed = draft.settings["model_snapshot"].origin, draft.settings.get("load_models")
+    # A snapshot goes on carrying the load_models of the run that began it all.
+    if listed is not None and listed.raw and listed.origin.name != config.restored_from:
         draft.warnings.append(
-            f"snapshot {found[-1]} is not read: snapshots are not restored yet; "
-            "--ncs takes this warning away"
+            f"{listed.origin}: load_models={_shown(listed.raw)} is ignored: the models come from "
+            f"model_snapshot ({origin})"
+        )
+    absent = [] if config.model_store is None else snapshot.absent(config.model_store, draft.cwd)
+    if absent:
+        named = ", ".join(f"{one.mar_name} of {one.model} {one.version}" for one in absent)
+        aside = "start with --ncs" if config.restored_from else "take it out of model_snapshot"
+        raise ConfigError(
+            f"{origin}: model_snapshot: not in the model store {config.model_store}: {named}. "
+            f"Put it there, or {aside}"
         )
 
 

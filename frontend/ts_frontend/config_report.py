@@ -10,6 +10,7 @@ from typing import Any
 
 from ts_frontend.config import Address, Config, Loaded
 from ts_frontend.keys import key_table
+from ts_frontend.model_snapshot import ModelSnapshot
 from ts_frontend.sources import Origin
 
 MASK = "********"
@@ -41,7 +42,7 @@ def _settings(loaded: Loaded) -> Iterator[tuple[str, Any, Origin | None]]:
     """Every field with its value and origin, in the order of the key table, secrets masked."""
     secret = {key.name for key in key_table().values() if key.secret}
     for entry in fields(Config):
-        if entry.name == "warnings":
+        if entry.name in ("warnings", "written"):
             continue
         value = MASK if entry.name in secret else getattr(loaded.config, entry.name)
         yield entry.name, value, loaded.origins.get(entry.name)
@@ -64,6 +65,8 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, Address | Path):
         return str(value)
+    if isinstance(value, ModelSnapshot):
+        return value.plain()
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from ts_frontend import values as v
 from ts_frontend.model_settings import ModelSettings, model_settings
+from ts_frontend.model_snapshot import ModelSnapshot, model_snapshot
 from ts_frontend.values import Address
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ _GRPC = "gRPC is not served yet"
 _SEQUENCES = "sequence batching is not built yet"
 _LAUNCHER = "workers are not started through torch.backends.xeon"
 
-# TorchServe writes these into its snapshots. They are known, but mean nothing to us.
+# These stand in snapshots. They are known, but mean nothing to us.
 INTERNAL = ("version", "python", "tsConfigFile")
 
 
@@ -100,6 +101,8 @@ class Config:
     model_store: Path | None = _key(None, v.optional_path)
     load_models: str | None = _key(None, v.optional_text)
     models: ModelSettings = _models()
+    model_snapshot: ModelSnapshot | None = _key(None, model_snapshot, env=None)
+    snapshot_store: str | None = _key(None, v.optional_text, env_always=True)
     allowed_urls: tuple[str, ...] = _key(("file://.*|http(s)?://.*|s3://.*",), v.patterns)
     use_env_allowed_urls: bool = _key(False, v.boolean, env=None)
     archive_max_bytes: int = _key(256 << 30, v.whole(1))
@@ -168,12 +171,6 @@ class Config:
     workflow_store: Path | None = _key(
         None, v.optional_path, no_effect="workflows are not built yet"
     )
-    model_snapshot: str | None = _key(
-        None,
-        v.optional_text,
-        env=None,
-        no_effect="snapshots are not restored yet, its models are not loaded",
-    )
     plugins_path: str | None = _key(
         None,
         v.optional_text,
@@ -224,6 +221,8 @@ class Config:
     temp_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     snapshots: bool = True
     source: Path | None = None
+    restored_from: str | None = None  # what messages call the snapshot that nobody had to name
+    written: tuple[tuple[str, str], ...] = ()  # by file and command line, for the next snapshot
     warnings: tuple[str, ...] = ()
 
 

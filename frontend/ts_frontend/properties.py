@@ -1,18 +1,20 @@
-"""Reader of Java's .properties format, which config.properties is written in.
+"""Java's .properties format, which config.properties and snapshots are written in.
 
-`config` is the only caller. Follows the grammar of `java.util.Properties.load`: comments,
+`sources` reads, `core.snapshot` writes. Follows the grammar of `java.util.Properties`: comments,
 three separators, line continuation and backslash escapes; it keeps line numbers for messages.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _BLANK = " \t\f"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+_LETTERS = {char: letter for letter, char in _ESCAPES.items()}
+_UNSAFE = re.compile(r"[\\:=#!\t\n\r\f]|[^ -~]")
 
 
 class PropertiesError(ValueError):
@@ -48,6 +50,32 @@ def decode(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def dump(comments: Iterable[str], entries: Iterable[tuple[str, str]]) -> str:
+    """Write entries as `java.util.Properties.store` does: ASCII, separators escaped as well.
+
+    Args:
+        entries: keys, which must be plain words, and values of any kind.
+    """
+    lines = [f"#{comment}" for comment in comments]
+    lines += [f"{key}={_escape(value)}" for key, value in entries]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _escape(text: str) -> str:
+    escaped = _UNSAFE.sub(_escape_one, text)
+    # The reader drops blanks at the beginning of a value.
+    return f"\\{escaped}" if escaped.startswith(" ") else escaped
+
+
+def _escape_one(match: re.Match[str]) -> str:
+    char = match[0]
+    letter = _LETTERS.get(char)
+    if letter or (char.isascii() and char.isprintable()):
+        return f"\\{letter or char}"
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4].upper()}" for at in range(0, len(units), 4))
 
 
 def _logical_lines(text: str) -> Iterator[tuple[str, int]]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.core.catalog import Catalog
@@ -24,6 +24,7 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.events import answer_calls
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.management import Management
+from ts_frontend.core.snapshot import Snapshots
 from ts_frontend.core.status import Status
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Supervisor
@@ -35,6 +36,7 @@ from ts_frontend.logs import Logs
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.metrics.system import SystemCollector
+from ts_frontend.snapshot_store import open_store, snapshot_folder
 from ts_frontend.version import __version__
 from ts_worker.backend.process import ProcessBackend
 
@@ -42,6 +44,13 @@ log = logging.getLogger(__name__)
 
 # Kubernetes gives a pod 30 seconds between SIGTERM and SIGKILL; this leaves some to end workers.
 DRAIN_SECONDS = 25.0
+
+
+class _Running(NamedTuple):
+    """What `_serve` needs of a server; ``snapshots`` is None where none are written."""
+
+    management: Management
+    snapshots: Snapshots | None
 
 
 def run(config: Config, *, on_ready: Callable[[], None]) -> int:
@@ -71,12 +80,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
-    async with _server(config) as management:
-        if config.load_models:
-            loading = management.load_at_startup(config.load_models)
-            if not await _unless(stopping, loading):
-                log.info("Stopping while models are being loaded")
-                return 0
+    async with _server(config) as (management, snapshots):
+        loading = _models_of_the_start(config, management)
+        if loading is not None and not await _unless(stopping, loading):
+            log.info("Stopping while models are being loaded")
+            return 0
+        if snapshots is not None:
+            snapshots.begin()
         # What was made until now lives as long as the server: the collector need not look at it.
         gc.collect()
         gc.freeze()
@@ -85,6 +95,14 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
         await stopping.wait()
         log.info("Stopping: requests in flight are answered first")
     return 0
+
+
+def _models_of_the_start(
+    config: Config, management: Management
+) -> Coroutine[Any, Any, None] | None:
+    if config.model_snapshot is not None:
+        return management.restore(config.model_snapshot)
+    return management.load_at_startup(config.load_models) if config.load_models else None
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -116,7 +134,7 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _server(config: Config) -> AsyncIterator[Management]:
+async def _server(config: Config) -> AsyncIterator[_Running]:
     """Everything, started in the order in which it depends on each other, ended in reverse."""
     async with AsyncExitStack() as stack:
         logs = Logs(config, stdout=sys.stdout)
@@ -155,6 +173,7 @@ async def _server(config: Config) -> AsyncIterator[Management]:
             Devices(config.number_of_gpu, os.environ),
             cores=cores,
         )
+        snapshots = _snapshots(config, management)
         listeners = build_listeners(config, Rooms(inference, management, recorder, logs, tokens))
 
         await store.clear_stale()
@@ -169,15 +188,32 @@ async def _server(config: Config) -> AsyncIterator[Management]:
             tokens.open()
             stack.callback(tokens.close)
             _announce(tokens)
+        if snapshots is not None:  # once nothing can change any more, and before workers go
+            stack.push_async_callback(snapshots.close)
         stack.push_async_callback(_drain, supervisor, listeners)
         if not config.disable_system_metrics:
             collector = SystemCollector(recorder, config.metric_time_interval)
             stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
-        yield management
+        yield _Running(management, snapshots)
+
+
+def _snapshots(config: Config, management: Management) -> Snapshots | None:
+    """None with ``--ncs``, and in debug mode, whose one worker without timeouts is not for good."""
+    if not config.snapshots or config.debug:
+        return None
+    opened = open_store(config.snapshot_store, snapshot_folder(config.log_location))
+    log.info("Snapshots go to %s", opened.title)
+    snapshots = Snapshots(config, opened.store, management.saved)
+    management.on_change(snapshots.changed)
+    return snapshots
 
 
 def _greet(config: Config) -> None:
-    log.info("torchserve-py %s, configuration: %s", __version__, config.source or "defaults")
+    log.info(
+        "torchserve-py %s, configuration: %s",
+        __version__,
+        config.restored_from or config.source or "defaults",
+    )
     for warning in config.warnings:
         log.warning("%s", warning)
 

@@ -68,10 +68,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The text of one setting."""
+    """The text of one setting.
+
+    Args:
+        written: what stands in the file, where ``raw`` has variables replaced.
+    """
 
     raw: str
     origin: Origin
+    written: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,22 +109,24 @@ def read_file(draft: Draft, source: Path) -> None:
         ConfigError: unreadable, malformed, or a ``$$NAME$$`` that the environment lacks.
     """
     try:
-        entries = properties.parse(properties.decode(source.read_bytes()))
+        text = properties.decode(source.read_bytes())
     except OSError as error:
         raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
+    read_text(draft, str(source), text)
+
+
+def read_text(draft: Draft, source: str, text: str) -> None:
+    """`read_file` of what has been read already; ``source`` is what messages call it."""
+    try:
+        entries = properties.parse(text)
     except properties.PropertiesError as error:
         raise ConfigError(f"{source}, line {error.line}: {error}") from None
     for entry in entries:
-        origin = Origin("file", str(source), entry.line)
-        if entry.key in INTERNAL:
-            draft.warnings.append(
-                f"{origin}: {entry.key}: accepted, no effect: "
-                "only TorchServe's own snapshots carry it"
-            )
-        elif entry.key not in draft.table:
-            draft.warnings.append(_unknown(origin, entry.key, draft.table))
-        else:
+        origin = Origin("file", source, entry.line)
+        if entry.key in draft.table:
             _set_from_file(draft, entry, origin)
+        elif entry.key not in INTERNAL:
+            draft.warnings.append(_unknown(origin, entry.key, draft.table))
 
 
 def _set_from_file(draft: Draft, entry: properties.Property, origin: Origin) -> None:
@@ -136,7 +143,15 @@ def _set_from_file(draft: Draft, entry: properties.Property, origin: Origin) -> 
         return value
 
     value = _PLACEHOLDER.sub(substitute, entry.value)
-    draft.settings[entry.key] = Setting(value, origin)
+    draft.settings[entry.key] = Setting(value, origin, entry.value)
+
+
+def written(draft: Draft) -> tuple[tuple[str, str], ...]:
+    """Key and text of every setting so far, as its author wrote it."""
+    return tuple(
+        (name, setting.raw if setting.written is None else setting.written)
+        for name, setting in draft.settings.items()
+    )
 
 
 def _unknown(origin: Origin, key: str, known: Iterable[str]) -> str:

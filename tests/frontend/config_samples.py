@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ts_frontend.config import Address
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
 
 SAMPLES: dict[str, tuple[str, object]] = {
     "inference_address": ("http://0.0.0.0:9080", Address("http", "0.0.0.0", 9080)),
@@ -67,7 +68,12 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "keystore_type": ("JKS", "JKS"),
     "ts_open_inference_protocol": ("true", True),
     "workflow_store": ("w", Path("w")),
-    "model_snapshot": ("{}", "{}"),
+    "model_snapshot": (
+        "{name: x, models: {m: {1.10: {defaultVersion: true, marName: .., minWorkers: 1, "
+        "maxWorkers: 2, batchSize: 3, maxBatchDelay: 4}}}}",
+        ModelSnapshot("x", (SavedVersion("m", "1.10", True, "..", 1, 2, 3, 4),)),
+    ),
+    "snapshot_store": ("file", "file"),
     "plugins_path": ("/plugins", "/plugins"),
     "system_metrics_cmd": ("collect.py", "collect.py"),
     "ts_header_key_sequence_id": ("id", "id"),

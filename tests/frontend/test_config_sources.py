@@ -173,20 +173,6 @@ def test_secrets_stay_out_of_messages(cwd: Path) -> None:
     assert "hunter" not in warnings[0]
 
 
-def test_a_left_snapshot_is_reported_not_read(cwd: Path) -> None:
-    folder = cwd / "logs" / "config"
-    folder.mkdir(parents=True)
-    (folder / "20240101000000000-shutdown.cfg").write_text("job_queue_size=1")
-    write(cwd / "config.properties")
-
-    config = load_config({}, {}, cwd)
-    assert config.job_queue_size == 100
-    assert ["is not read" in warning for warning in config.warnings] == [True]
-    quiet = load_config({"no_config_snapshots": True}, {}, cwd)
-    assert (quiet.snapshots, quiet.warnings) == (False, ())
-    assert load_config({"ts_config": "config.properties"}, {}, cwd).warnings == ()
-
-
 def test_log_folders_and_temp(cwd: Path) -> None:
     write(cwd / "config.properties")
     env = {"LOG_LOCATION": "l", "METRICS_LOCATION": "/m", "TEMP": "other"}

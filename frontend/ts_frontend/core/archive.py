@@ -18,6 +18,7 @@ class Archive:
         root: our own folder, which goes away with the model.
         manifest: the parsed manifest, empty where there is none.
         downloaded: the file in the model store that goes away with the model.
+        source: the archive or folder that it was made from.
     """
 
     url: str
@@ -25,3 +26,4 @@ class Archive:
     root: Path
     manifest: Mapping[str, Any]
     downloaded: Path | None = None
+    source: Path | None = None

@@ -11,7 +11,7 @@ import logging
 import os
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,18 @@ from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.registration import Blueprint, build, check_numbers, check_runtime, draw
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
+from ts_frontend.core.snapshot import registered
 from ts_frontend.core.startup import Startup
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
-from ts_frontend.errors import BadRequest, InvalidVersion, ModelNotFound, ServeError
+from ts_frontend.errors import (
+    BadRequest,
+    InvalidVersion,
+    ModelNotFound,
+    ServeError,
+    VersionNotFound,
+)
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
 from ts_worker.messages import Request, pack_headers
 
 if TYPE_CHECKING:
@@ -78,7 +86,10 @@ class Management:
         self._devices = devices
         self._cores = cores
         self._environ = environ
-        self._readiness = Readiness(catalog, loading=bool(config.load_models))
+        self._changed: Callable[[], None] = lambda: None
+        loading = "load_models" if config.load_models else ""
+        loading = loading if config.model_snapshot is None else "the snapshot"
+        self._readiness = Readiness(catalog, loading=loading)
         self._startup = Startup(store, self._enter_at_startup, self._readiness.expect)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -91,7 +102,7 @@ class Management:
         """
         model, change = await self._enter(asked, at_startup=False)
         outcome = await self._registered(asked, model, change)
-        self._startup.forget(model.name)
+        self._startup.forget(model.name, model.version)
         return outcome
 
     async def _registered(
@@ -127,11 +138,14 @@ class Management:
         async with self._lock(model):
             try:
                 found = self._catalog.find(model, version)
-            except ModelNotFound:
-                if not self._startup.forget(model):
+            except (ModelNotFound, VersionNotFound) as error:
+                nowhere = isinstance(error, ModelNotFound)
+                if not self._startup.forget(model, version, guess=nowhere):
                     raise
+                self._changed()
             else:
                 self._catalog.remove(found)
+                self._changed()
                 await self._take_down(found)
         return Outcome(200, f'Model "{model}" unregistered')
 
@@ -151,6 +165,7 @@ class Management:
         async with self._lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
+            self._changed()
         if not synchronous:
             return Outcome(202, _PROCESSING)
         if not await self._supervisor.settle(change, version):
@@ -161,6 +176,8 @@ class Management:
     def set_default(self, model: str, version: str) -> Outcome:
         """Make a version the one that requests without a version get."""
         self._catalog.set_default(model, version)
+        self._startup.default_chosen(model)
+        self._changed()
         return Outcome(
             200, f'Default version successfully updated for model "{model}" to "{version}"'
         )
@@ -230,13 +247,27 @@ class Management:
         await self._startup.load(load_models)
         self._readiness.loaded()
 
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Have this called once a version is registered, scaled, removed or made the default."""
+        self._changed = changed
+
+    async def restore(self, snapshot: ModelSnapshot) -> None:
+        """Register what a snapshot has, in place of `load_at_startup`; see `Startup.restore`."""
+        logger.info("Restoring %s versions from snapshot %s", len(snapshot.versions), snapshot.name)
+        await self._startup.restore(snapshot.versions)
+        self._readiness.loaded()
+
+    def saved(self) -> list[SavedVersion]:
+        """What a snapshot of now has; see `snapshot.registered`."""
+        return registered(self._config, self._catalog, self._startup.unrestored())
+
     async def close(self) -> None:
         """Delete the unpacked files of all models, once the supervisor is closed."""
         for model in list(self._catalog):
             await self._store.release(model.archive)
 
     async def _enter_at_startup(self, asked: Registration) -> ModelVersion:
-        model, _ = await self._enter(asked, at_startup=True)
+        model, _ = await self._enter(asked, at_startup=asked.restored is None)
         return model
 
     async def _enter(self, asked: Registration, *, at_startup: bool) -> tuple[ModelVersion, Change]:
@@ -264,7 +295,9 @@ class Management:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         self._catalog.add(model, at_startup=at_startup)
         logger.info("Model %s version %s registered from %s", name, version, asked.url)
-        return model, self._supervisor.scale(model, *wanted)
+        change = self._supervisor.scale(model, *wanted)
+        self._changed()
+        return model, change
 
     async def _withdraw(self, model: ModelVersion) -> None:
         """Unregister a version whose workers failed, unless somebody else has done it."""
@@ -274,6 +307,7 @@ class Management:
             # Other versions came meanwhile: a default stays, and its workers keep retrying.
             with contextlib.suppress(InvalidVersion):
                 self._catalog.remove(model)
+                self._changed()
                 await self._take_down(model)
 
     async def _take_down(self, model: ModelVersion) -> None:

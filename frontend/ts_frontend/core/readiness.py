@@ -19,10 +19,10 @@ class Readiness:
     ``/ping``, so that a worker that restarts takes no server out of the traffic.
 
     Args:
-        loading: whether models are going to be loaded at startup.
+        loading: what names the models that are going to be loaded at startup; empty for none.
     """
 
-    def __init__(self, catalog: Catalog, *, loading: bool) -> None:
+    def __init__(self, catalog: Catalog, *, loading: str) -> None:
         self._catalog = catalog
         self._loading = loading
         self._awaited: list[ModelVersion] = []
@@ -33,7 +33,7 @@ class Readiness:
 
     def loaded(self) -> None:
         """Every startup model is registered, or failed."""
-        self._loading = False
+        self._loading = ""
 
     def missing(self, failed: Sequence[FailedModel] = ()) -> list[str]:
         """What is missing, one line each; empty when ready.
@@ -42,7 +42,7 @@ class Readiness:
             failed: models of the start that are not registered.
         """
         if self._loading:
-            return ["The models of load_models are still being registered."]
+            return [f"The models of {self._loading} are still being registered."]
         self._awaited = [one for one in self._awaited if self._lacks(one)]
         now = asyncio.get_running_loop().time()
         return [

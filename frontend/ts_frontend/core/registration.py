@@ -102,6 +102,11 @@ def draw(config: Config, asked: Registration, archive: Archive) -> Blueprint:
     if "/" in name or not name.isprintable():
         raise InvalidModel(f"Model name {name!r} can't be part of a URL: no slash, no control code")
     version = _text(entry, "modelVersion") or DEFAULT_VERSION
+    if asked.restored is not None and version != asked.restored.version:
+        raise InvalidModel(
+            f"{asked.url} has version {version} of model {name}, and the snapshot had version "
+            f"{asked.restored.version} from it. Register the new version, or put the old file back."
+        )
     runtime = asked.runtime or configured_runtime(config, name, version)
     runtime = runtime or _text(manifest, "runtime") or "python"
     _check_manifest_runtime(runtime, name)

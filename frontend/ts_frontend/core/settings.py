@@ -7,10 +7,11 @@ config.properties and the server-wide defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ts_frontend.core.model_yaml import DeviceType, ModelYaml
+from ts_frontend.model_snapshot import SavedVersion
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -24,7 +25,8 @@ NEVER = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A register call; None where the client sent nothing."""
+    """A register call; None where the client sent nothing. The numbers of ``restored``, which a
+    snapshot has, go before all others."""
 
     url: str
     model_name: str | None = None
@@ -37,6 +39,7 @@ class Registration:
     response_timeout: int | None = None
     startup_timeout: int | None = None
     s3_sse_kms: bool = False
+    restored: SavedVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def resolve(
     the timeouts pin them to 120, and the JSON beat the call. In debug mode there are none.
     """
     table = _Table(config, name, version)
-    return Settings(
+    settled = Settings(
         batch_size=_first(
             asked.batch_size,
             file.batch_size,
@@ -106,13 +109,27 @@ def resolve(
         use_venv=file.use_venv,
         max_response_size=config.max_response_size,
     )
+    return settled if asked.restored is None else _restored(settled, asked.restored, config)
+
+
+def _restored(settled: Settings, saved: SavedVersion, config: Config) -> Settings:
+    settled = replace(settled, batch_size=saved.batch_size, max_batch_delay=saved.max_batch_delay)
+    if config.debug:
+        return settled
+    return replace(
+        settled,
+        response_timeout=saved.response_timeout,
+        startup_timeout=saved.startup_timeout,
+    )
 
 
 def wanted_workers(config: Config, asked: Registration, file: ModelYaml) -> tuple[int, int]:
-    """(min, max) for a register call: yaml, ``initial_workers``, ``default_workers_per_model``;
-    in debug mode one at most."""
+    """(min, max) for a register call: snapshot, yaml, ``initial_workers``,
+    ``default_workers_per_model``; in debug mode one at most."""
     count = max(0, _first(asked.initial_workers, config.default_workers_per_model))
     low, high = file.workers or (count, count)
+    if asked.restored is not None:
+        low, high = asked.restored.min_workers, asked.restored.max_workers
     return (min(1, low), min(1, high)) if config.debug else (low, high)
 
 

@@ -1,4 +1,5 @@
-"""The models of the start: registers what ``load_models`` lists and remembers what failed.
+"""The models of the start: registers what ``load_models`` or a snapshot lists and remembers what
+failed.
 
 `management` owns it; `describe` and `readiness` show what it remembers.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ts_frontend.core.history import History, tail
@@ -17,6 +18,7 @@ from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.settings import Registration
 from ts_frontend.core.store import Store, default_name
 from ts_frontend.errors import Conflict, ServeError
+from ts_frontend.model_snapshot import SavedVersion
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +32,27 @@ class FailedModel:
     error: str
     traceback: str = ""
     history: History = field(default_factory=History)
+    saved: SavedVersion | None = None  # as the snapshot has it that it comes from
+
+    @property
+    def version(self) -> str | None:
+        """The version, where it is known which one failed."""
+        return None if self.saved is None else self.saved.version
 
     @property
     def reason(self) -> str:
         """What it lacks, on one line."""
-        return f"Model {self.name} ({self.url}) failed to load: {' '.join(self.error.split())}"
+        version = "" if self.version is None else f" version {self.version}"
+        error = " ".join(self.error.split())
+        return f"Model {self.name}{version} ({self.url}) failed to load: {error}"
 
     def body(self) -> dict[str, Any]:
         """An element of the describe array; the first keys are those of a registered version."""
         return {
             "modelName": self.name,
+            **({} if self.version is None else {"modelVersion": self.version}),
             "modelUrl": self.url,
-            "loadedAtStartup": True,
+            "loadedAtStartup": self.saved is None,
             "workers": [],
             "status": "FAILED",
             "error": self.error,
@@ -67,7 +78,8 @@ class Startup:
         self._store = store
         self._enter = enter
         self._expect = expect
-        self._failed: dict[tuple[str, str], FailedModel] = {}  # by name and url
+        # By name, url and version.
+        self._failed: dict[tuple[str, str, str | None], FailedModel] = {}
 
     async def load(self, load_models: str) -> None:
         """Register what ``load_models`` lists: ``all``, or ``[name=]archive`` with commas between.
@@ -84,6 +96,22 @@ class Startup:
         for entry in filter(None, listed):
             name, url = _split_entry(entry)
             await self.register(Registration(url, model_name=name))
+
+    async def restore(self, versions: Iterable[SavedVersion]) -> None:
+        """Register what a snapshot has; those that fail stay part of the next one.
+
+        Default versions come first: the first version of a model to be registered is its default.
+        """
+        for one in sorted(versions, key=lambda one: not one.default):
+            await self.register(
+                Registration(
+                    one.mar_name,
+                    model_name=one.model,
+                    handler=one.handler,
+                    runtime=one.runtime,
+                    restored=one,
+                )
+            )
 
     async def register(self, asked: Registration) -> None:
         """Register one model; the failure is kept."""
@@ -105,12 +133,34 @@ class Startup:
         """What failed and is not there yet, of this name or of any."""
         return [one for one in self._failed.values() if name is None or one.name == name]
 
-    def forget(self, name: str) -> bool:
-        """Drop what failed under a name; says whether there was something."""
-        found = self.failed(name)
-        for one in found:
-            del self._failed[one.name, one.url]
+    def unrestored(self) -> list[SavedVersion]:
+        """What a snapshot has and could not be registered."""
+        return [one.saved for one in self._failed.values() if one.saved is not None]
+
+    def forget(self, name: str, version: str | None = None, *, guess: bool = True) -> bool:
+        """Drop what failed under a name and, where one is given, may have been this version.
+
+        Args:
+            guess: drop what failed before its version was known, too.
+
+        Returns:
+            Whether there was something.
+        """
+        found = [
+            (key, one.version)
+            for key, one in self._failed.items()
+            if one.name == name and (version is None or one.version in (version, None))
+        ]
+        found = [(key, known) for key, known in found if guess or known is not None]
+        for key, _ in found:
+            del self._failed[key]
         return bool(found)
+
+    def default_chosen(self, name: str) -> None:
+        """Somebody made another version the default: one that failed will not be it again."""
+        for key, one in self._failed.items():
+            if one.name == name and one.saved is not None:
+                self._failed[key] = replace(one, saved=replace(one.saved, default=False))
 
     def _fail(
         self, asked: Registration, error: str, trace: str = "", history: History | None = None
@@ -118,7 +168,8 @@ class Startup:
         history = history or History()
         history.add("FAILED", " ".join(error.split()))
         name = asked.model_name or default_name(asked.url)
-        self._failed[name, asked.url] = FailedModel(name, asked.url, error, trace, history)
+        failed = FailedModel(name, asked.url, error, trace, history, asked.restored)
+        self._failed[name, asked.url, failed.version] = failed
         logger.error("Failed to load model: %s, %s%s", asked.url, error, trace and f"\n{trace}")
 
 

@@ -89,7 +89,7 @@ class Store:
         except BaseException:
             await _in_thread(lambda: self._delete(root, downloaded))
             raise
-        return Archive(url, model_dir, root, manifest, downloaded)
+        return Archive(url, model_dir, root, manifest, downloaded, source)
 
     async def discard(self, archive: Archive) -> None:
         """Delete what `fetch` made: never a user's own folder or local archive."""
