@@ -278,13 +278,25 @@ class FakeMeter:
 
 
 class FakeLog:
-    """Keeps what workers wrote: (worker, stream, level, text)."""
+    """Keeps what workers wrote: (worker, stream, level, text), and (model, version, ids)."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, int, str]] = []
+        self.fields: list[tuple[str, str, str]] = []
 
-    def model(self, worker: str, stream: str, level: int, text: str) -> None:
+    def model(
+        self,
+        worker: str,
+        stream: str,
+        level: int,
+        text: str,
+        *,
+        model: str,
+        version: str,
+        request_ids: str = "",
+    ) -> None:
         self.lines.append((worker, stream, level, text))
+        self.fields.append((model, version, request_ids))
 
 
 class _JumpingSelector(selectors.DefaultSelector):

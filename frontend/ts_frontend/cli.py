@@ -66,7 +66,7 @@ _SETTINGS = (
         metavar="MODEL...",
         help="Models to load: x.mar, name=x.mar, a URL, a folder, or all.",
     ),
-    click.option("--log-config", metavar="FILE", help="Python logging configuration."),
+    click.option("--log-config", metavar="FILE", help="Levels: Python logging or log4j2 XML."),
     click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers."),
     click.option(
         "--no-config-snapshots",

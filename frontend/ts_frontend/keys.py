@@ -138,6 +138,9 @@ class Config:
     disable_system_metrics: bool = _key(False, v.boolean)
     metric_time_interval: int = _key(60, v.whole(1), env=None)
 
+    # Logs.
+    log_format: Literal["text", "json"] = _key("text", v.log_format)
+
     # Where settings come from.
     enable_envvars_config: bool = _key(False, v.boolean, env=None)
 

@@ -108,11 +108,17 @@ class FileSink:
 
 
 class ConsoleSink:
-    """Standard output. Ends itself when the other side has gone; the server goes on."""
+    """Standard output. Ends itself when the other side has gone; the server goes on.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: where to write.
+        note: makes a line of a remark about missing lines.
+    """
+
+    def __init__(self, stream: TextIO, note: Callable[[str], str] = "{}\n".format) -> None:
         self.closed = False
         self._stream = stream
+        self._note = note
         self._waiting: list[str] = []
         self._size = 0
         self._dropped = 0
@@ -136,7 +142,8 @@ class ConsoleSink:
         while self._waiting and not self.closed:
             text = self._waiting.pop(0)
             if not self._waiting and self._dropped:
-                text += f"... {self._dropped} log lines not shown: nobody read them in time\n"
+                missing = f"... {self._dropped} log lines not shown: nobody read them in time"
+                text += self._note(missing)
                 self._dropped = 0
             try:
                 self._write(text)

@@ -32,6 +32,7 @@ from ts_frontend.core.threads import usable_cores
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import BindError, Listener
 from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys, mounted_keys
+from ts_frontend.log_lines import printed
 from ts_frontend.logs import Logs
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
@@ -50,6 +51,7 @@ class _Running(NamedTuple):
     """What `_serve` needs of a server; ``snapshots`` is None where none are written."""
 
     management: Management
+    logs: Logs
     snapshots: Snapshots | None
 
 
@@ -63,9 +65,10 @@ def run(config: Config, *, on_ready: Callable[[], None]) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, on_ready))
     except ConfigError as error:
-        print(f"Invalid configuration: {error}", flush=True)
+        text = f"Invalid configuration: {error}"
     except (BindError, KeyFileError) as error:
-        print(error, flush=True)
+        text = str(error)
+    print(printed(config.log_format, text, "ERROR"), end="", flush=True)
     return 1
 
 
@@ -80,7 +83,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
-    async with _server(config) as (management, snapshots):
+    async with _server(config) as (management, logs, snapshots):
         loading = _models_of_the_start(config, management)
         if loading is not None and not await _unless(stopping, loading):
             log.info("Stopping while models are being loaded")
@@ -90,7 +93,7 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
         # What was made until now lives as long as the server: the collector need not look at it.
         gc.collect()
         gc.freeze()
-        print("Model server started.", flush=True)
+        logs.announce("Model server started.")
         on_ready()
         await stopping.wait()
         log.info("Stopping: requests in flight are answered first")
@@ -194,7 +197,7 @@ async def _server(config: Config) -> AsyncIterator[_Running]:
         if not config.disable_system_metrics:
             collector = SystemCollector(recorder, config.metric_time_interval)
             stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
-        yield _Running(management, snapshots)
+        yield _Running(management, logs, snapshots)
 
 
 def _snapshots(config: Config, management: Management) -> Snapshots | None:

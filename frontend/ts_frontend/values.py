@@ -140,6 +140,16 @@ def batch_policy(raw: str) -> Literal["eager", "delay"]:
     raise BadValue("expected eager or delay")
 
 
+def log_format(raw: str) -> Literal["text", "json"]:
+    """How lines of logs look."""
+    match raw.strip().lower():
+        case "text":
+            return "text"
+        case "json":
+            return "json"
+    raise BadValue("expected text or json")
+
+
 def pattern(raw: str) -> str:
     """A regular expression; must compile."""
     try:

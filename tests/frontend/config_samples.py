@@ -53,6 +53,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "model_metrics_auto_detect": ("true", True),
     "disable_system_metrics": ("true", True),
     "metric_time_interval": ("5", 5),
+    "log_format": ("JSON", "json"),
     "enable_envvars_config": ("true", True),
     "grpc_inference_address": ("[::]", "::"),
     "grpc_management_address": ("0.0.0.0", "0.0.0.0"),

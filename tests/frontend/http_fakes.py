@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -126,20 +126,24 @@ class FakeManagement:
 
 @dataclass
 class FakeLogs:
-    """Collects lines."""
+    """Collects lines, and under ``fields`` what they are made of."""
 
     access_lines: list[str] = field(default_factory=list)
     ts: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    fields: list[Sequence[object]] = field(default_factory=list)
 
-    def access(self, line: str) -> None:
+    def access(self, line: str, fields: Sequence[object]) -> None:
         self.access_lines.append(line)
+        self.fields.append(fields)
 
-    def ts_metric(self, line: str) -> None:
+    def ts_metric(self, line: str, fields: Sequence[object]) -> None:
         self.ts.append(line)
+        self.fields.append(fields)
 
-    def model_metric(self, line: str) -> None:
+    def model_metric(self, line: str, fields: Sequence[object]) -> None:
         self.models.append(line)
+        self.fields.append(fields)
 
 
 @dataclass

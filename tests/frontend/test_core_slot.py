@@ -225,16 +225,16 @@ def test_what_a_worker_says_goes_to_log_and_meter() -> None:
             events = rig.backend.specs[0].events
             events.output("stdout", "a print")
             events.output("stderr", "a warning")
-            events.log(Log(logging.ERROR, "handler", "two\nlines"))
+            events.log(Log(logging.ERROR, "handler", "two\nlines", "id-1,id-2"))
             metric = Metric("HandlerTime", "Milliseconds", "gauge", 1.5, (), "")
             events.metric(metric)
             name = "W-9000-m_1.0"
             assert rig.log.lines == [
                 (name, "stdout", logging.INFO, "a print"),
                 (name, "stderr", logging.WARNING, "a warning"),
-                (name, "stdout", logging.ERROR, "two"),
-                (name, "stdout", logging.ERROR, "lines"),
+                (name, "stdout", logging.ERROR, "two\nlines"),
             ]
+            assert rig.log.fields[1:] == [("m", "1.0", ""), ("m", "1.0", "id-1,id-2")]
             assert rig.meter.metrics == [metric]
 
     run_virtual(main)

@@ -263,15 +263,6 @@ def test_a_python_logging_configuration_is_applied(
     assert "shown" in read(tmp_path, "ts_log")
 
 
-def test_log4j2_is_refused_with_one_warning(tmp_path: Path) -> None:
-    (tmp_path / "log4j2.xml").write_text("<Configuration/>")
-    logs = Logs(config(tmp_path, log_config=tmp_path / "log4j2.xml"), stdout=None)
-    logs.open()
-    logs.close()
-
-    assert read(tmp_path, "ts_log").count("log4j2 configuration is not read") == 1
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [("a.yaml", "- 1"), ("b.yaml", "{"), ("c.json", "{}"), ("d.ini", "x"), ("e.ini", "[a]\n")],

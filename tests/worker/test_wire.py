@@ -27,6 +27,7 @@ EXAMPLES = [
     m.Reply(7, 503, "Prediction failed", ()),
     m.ReplyChunk(b"id-1", 200, "", b"ts_stream_next\0true", b"part"),
     m.Log(20, "root", "hello"),
+    m.Log(40, "handler", "two\nlines", "id-1,id-2"),
     m.Metric("HandlerTime", "Milliseconds", "gauge", 1.5, (("ModelName", "m"),), "id-1"),
     m.Call(1, "other", "", REQUEST),
     m.CallReply(1, 200, "", RESPONSE),
@@ -50,6 +51,9 @@ GOLDEN = {
         "000000000000002e" "0a"
         "3ff8000000000000" "0000001e"
         "5b2254222c226d73222c226761756765222c5b5b224d222c226d225d5d5d" "69642d31"
+    ),
+    m.Log(20, "a", "b", "id-1"): (
+        "0000000000000013" "09" "5b32302c2261222c2262222c2269642d31225d"
     ),
     m.Cancel(b"id-1"): "0000000000000004" "05" "69642d31",
     m.Threads(3): "0000000000000002" "06" "0003",

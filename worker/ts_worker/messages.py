@@ -124,6 +124,7 @@ class Log(NamedTuple):
     level: int
     logger: str
     text: str
+    request_ids: str = ""  # of the batch that ran in the thread that logged, comma separated
 
 
 class Metric(NamedTuple):

@@ -24,10 +24,22 @@ class Reports:
 
     Args:
         worker: the worker's name in logs and metrics, ``W-9000-resnet_1.0``.
+        model: its model's name.
+        version: its model's version.
     """
 
-    def __init__(self, worker: str, log: ModelLog, meter: Meter, answer: CallAnswerer) -> None:
+    def __init__(
+        self,
+        worker: str,
+        model: str,
+        version: str,
+        log: ModelLog,
+        meter: Meter,
+        answer: CallAnswerer,
+    ) -> None:
         self._worker = worker
+        self._model = model
+        self._version = version
         self._log = log
         self._meter = meter
         self._answer = answer
@@ -39,14 +51,13 @@ class Reports:
     def output(self, stream: str, line: str) -> None:
         if stream == "stdout" and self._observed(line):
             return
-        self._log.model(self._worker, stream, _STREAM_LEVELS.get(stream, logging.INFO), line)
+        self._tell(stream, _STREAM_LEVELS.get(stream, logging.INFO), line, "")
 
     def log(self, record: Log) -> None:
         if self._observed(record.text):
             return
         # TorchServe's workers log to stdout, so that is the thread column of these lines.
-        for line in record.text.splitlines():
-            self._log.model(self._worker, "stdout", record.level, line)
+        self._tell("stdout", record.level, record.text, record.request_ids)
 
     def metric(self, metric: Metric) -> None:
         self._meter.model_metric(metric)
@@ -60,6 +71,17 @@ class Reports:
 
     async def call(self, call: Call) -> CallReply:
         return await self._answer(call)
+
+    def _tell(self, stream: str, level: int, text: str, request_ids: str) -> None:
+        self._log.model(
+            self._worker,
+            stream,
+            level,
+            text,
+            model=self._model,
+            version=self._version,
+            request_ids=request_ids,
+        )
 
 
 def answer_calls(inference: Inference) -> CallAnswerer:

@@ -58,4 +58,14 @@ class Meter(Protocol):
 class ModelLog(Protocol):
     """Where the lines go that workers write."""
 
-    def model(self, worker: str, stream: str, level: int, text: str) -> None: ...
+    def model(
+        self,
+        worker: str,
+        stream: str,
+        level: int,
+        text: str,
+        *,
+        model: str,
+        version: str,
+        request_ids: str = "",
+    ) -> None: ...

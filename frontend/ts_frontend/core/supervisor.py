@@ -173,7 +173,7 @@ class Supervisor:
             settings=model.settings,
             meter=self._meter,
             counts=self._meter.version(model.name, model.version),
-            reports=Reports(name, self._log, self._meter, self._answer),
+            reports=Reports(name, model.name, model.version, self._log, self._meter, self._answer),
             make_spec=lambda slot: self._spec(model, slot),
             given_up=lambda: self._recount(model),
             device=model.next_device(),

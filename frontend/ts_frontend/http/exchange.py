@@ -28,11 +28,13 @@ class Exchange:
         "id",
         "keep_alive",
         "method",
+        "model",
         "path",
         "query",
         "request",
         "started",
         "target",
+        "version",
     )
 
     def __init__(self, request: BaseRequest, request_id: str, started: float) -> None:
@@ -43,6 +45,9 @@ class Exchange:
         self.target = target = request.raw_path  # the second word of the request line
         self.path, _, self.query = _origin_form(target).partition("?")
         self.keep_alive = request.keep_alive
+        # What was asked for, as the client named it: for the access log.
+        self.model: str | None = None
+        self.version: str | None = None
         self.started = started  # of time.monotonic
 
     def segments(self) -> list[str]:

@@ -115,6 +115,7 @@ class InferenceFace:
         marks: bytes,
     ) -> RawResponse:
         """Run the row; ``marks`` are packed headers of our own, behind the client's."""
+        exchange.model, exchange.version = model, version
         parts = [*chain.from_iterable(exchange.request.raw_headers)]
         if marks:
             parts.append(marks)

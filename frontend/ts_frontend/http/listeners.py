@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from ts_frontend.metrics.recorder import Recorder
 class AccessLog(Protocol):
     """The access log; `ts_frontend.logs.Logs` has this method."""
 
-    def access(self, line: str, /) -> None: ...
+    def access(self, line: str, fields: Sequence[object], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,13 @@ class ManagementFace:
     async def _default(self, exchange: Exchange, segments: list[str]) -> RawResponse:
         model, version = segments[2:4]
         if exchange.method == "PUT":
+            exchange.model, exchange.version = model, version
             return self._outcome(exchange, self._management.set_default(model, version))
         # TorchServe takes other methods here as if neither version nor set-default were there.
         return await self._by_method(exchange, model, None)
 
     async def _by_method(self, exchange: Exchange, model: str, version: str | None) -> RawResponse:
+        exchange.model, exchange.version = model, version
         method = exchange.method
         if method == "GET":
             return await self._describe(exchange, model, version)
@@ -96,7 +98,7 @@ class ManagementFace:
     async def _ready(self, exchange: Exchange, segments: list[str]) -> RawResponse:
         if exchange.method != "GET":
             raise MethodNotAllowed(NOT_ALLOWED)
-        model = segments[3].partition(":")[0]
+        exchange.model = model = segments[3].partition(":")[0]
         ready = self._management.ready(model)
         return self._respond.json(exchange, {"name": model, "ready": ready})
 

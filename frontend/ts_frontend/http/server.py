@@ -13,7 +13,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp.web import BaseRequest, StreamResponse
@@ -54,7 +54,7 @@ class Listener:
         address: a port of 0 takes any free one, see `port`.
         router: who answers.
         respond: how errors are answered.
-        access: takes the access log's lines.
+        access: takes the access log's lines, and what they are made of.
         count: takes each response's status.
         ids: gives each request its x-request-id.
         tls: for an https address.
@@ -66,7 +66,7 @@ class Listener:
         router: Router,
         respond: Responder,
         *,
-        access: Callable[[str], None],
+        access: Callable[[str, Sequence[object]], None],
         count: Callable[[int], None],
         ids: RequestIds,
         tls: ssl.SSLContext | None = None,
@@ -194,13 +194,16 @@ class Listener:
         target = exchange.target
         if not target.isascii():
             target = target.encode("utf-8", "replace").decode()
+        method, status = exchange.method, response.status
         version = exchange.request.version
-        milliseconds = int((time.monotonic() - exchange.started) * 1000)
+        spoken = f"HTTP/{version.major}.{version.minor}"
+        ms = int((time.monotonic() - exchange.started) * 1000)
+        id, model, asked = exchange.id, exchange.model, exchange.version
         self._access(
-            f'{remote} "{exchange.method} {target} HTTP/{version.major}.{version.minor}" '
-            f"{response.status} {milliseconds}"
+            f'{remote} "{method} {target} {spoken}" {status} {ms}',
+            (remote, method, target, spoken, status, ms, id, model, asked),  # `logs.ACCESS_FIELDS`
         )
-        self._count(response.status)
+        self._count(status)
 
     async def _sweep(self, web: WebServer) -> None:
         while True:

@@ -23,7 +23,7 @@ from ts_frontend.metrics.meters import (
     VersionFamilies,
     VersionMeter,
 )
-from ts_frontend.metrics.series import MetricLog, Series
+from ts_frontend.metrics.series import MetricLog, Series, Write
 from ts_frontend.metrics.spec import KINDS, MetricSpec, Spec
 from ts_worker.messages import Metric
 
@@ -265,9 +265,7 @@ class Recorder:
         write = None if self._mode == "prometheus" else self._logs.model_metric
         return self._bind(spec, values, write)
 
-    def _bind(
-        self, spec: MetricSpec, values: tuple[str, ...], write: Callable[[str], None] | None
-    ) -> Series:
+    def _bind(self, spec: MetricSpec, values: tuple[str, ...], write: Write | None) -> Series:
         labels = (*values, self.host)
         family = self._families.get(spec.name)
         # Two entries of one name: only the one that made the family may feed it.

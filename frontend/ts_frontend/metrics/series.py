@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ts_frontend.metrics.family import Child
 from ts_frontend.metrics.spec import MetricSpec
 from ts_frontend.metrics.text import java_double
 
+# Takes a line, and what it is made of.
+Write = Callable[[str, Sequence[object]], None]
+
 
 class MetricLog(Protocol):
-    """The two metric logs; `ts_frontend.logs.Logs` has both methods."""
+    """The two metric logs; `ts_frontend.logs.Logs` has both methods, and ``METRIC_FIELDS``."""
 
-    def ts_metric(self, line: str, /) -> None: ...
-    def model_metric(self, line: str, /) -> None: ...
+    def ts_metric(self, line: str, fields: Sequence[object], /) -> None: ...
+    def model_metric(self, line: str, fields: Sequence[object], /) -> None: ...
 
 
 class Series:
@@ -27,8 +30,11 @@ class Series:
         "_child",
         "_clock",
         "_end",
+        "_facts",
+        "_fields",
         "_line",
         "_prefix",
+        "_second",
         "_suffix",
         "_until",
         "_value",
@@ -40,23 +46,26 @@ class Series:
         spec: MetricSpec,
         values: tuple[str, ...],
         child: Child | None,
-        write: Callable[[str], None] | None,
+        write: Write | None,
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._child = child
         self._write = write
         # The host's name is the last dimension and has its own place in the line (§6.5).
-        pairs = zip(spec.dimensions[:-1], values[:-1], strict=True)
-        dimensions = ",".join(f"{name}:{value}" for name, value in pairs)
+        labels = dict(zip(spec.dimensions[:-1], values[:-1], strict=True))
+        dimensions = ",".join(f"{name}:{value}" for name, value in labels.items())
+        self._facts = (spec.name, spec.unit, spec.kind, labels, values[-1])
         self._prefix = f"{spec.name}.{spec.unit}:"
         self._suffix = f"|#{dimensions}|#hostname:{values[-1]}"
         # The line's end carries the time in whole seconds; it is made anew once a second. Counts
         # and times in whole milliseconds repeat themselves: so does their line, until then.
         self._end = ""
+        self._second = 0
         self._until = 0.0
         self._value = -1.0
         self._line = ""
+        self._fields: Sequence[object] = ()
 
     def update(self, value: float, request_ids: str = "") -> None:
         """Record one observation; a counter's log line carries the increment."""
@@ -66,15 +75,19 @@ class Series:
             return
         now = self._clock()
         if not self._until - 1.0 <= now < self._until:
-            second = int(now)
+            self._second = second = int(now)
             self._until = second + 1.0
             self._end = f",timestamp:{second}"
             self._line = ""
         if request_ids:
             text = java_double(value)
-            self._write(f"{self._prefix}{text}{self._suffix},requestID:{request_ids}{self._end}")
+            self._write(
+                f"{self._prefix}{text}{self._suffix},requestID:{request_ids}{self._end}",
+                (*self._facts, value, self._second, request_ids),
+            )
             return
         if value != self._value or not self._line:
             self._value = value
             self._line = f"{self._prefix}{java_double(value)}{self._suffix}{self._end}"
-        self._write(self._line)
+            self._fields = (*self._facts, value, self._second)
+        self._write(self._line, self._fields)

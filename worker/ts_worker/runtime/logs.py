@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from typing import Tuple
 
-from ts_worker.messages import Log, Metric
+from ts_worker.messages import Log, Metric, Request
 from ts_worker.runtime.channel import Channel, Closed
 
 
@@ -20,16 +22,18 @@ class FrameHandler(logging.Handler):
     """
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._channel = channel
-        self.batching = False  # whether a reply will follow soon
+        self._thread = threading.get_ident()  # which runs the handler
+        self.batch: Tuple[Request, ...] = ()  # that runs: a reply will follow soon
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             metric = getattr(record, "metric", None)
             if metric is None:
                 text = self.format(record)
-                self._channel.send(Log(record.levelno, record.name, text))
+                ids = self._request_ids() if record.thread == self._thread else ""
+                self._channel.send(Log(record.levelno, record.name, text, ids))
                 return
             name, unit, kind, value, dimensions, request_ids = metric
             message = Metric(
@@ -40,7 +44,7 @@ class FrameHandler(logging.Handler):
                 tuple([(str(key), str(label)) for key, label in dimensions]),
                 str(request_ids),
             )
-            if self.batching:
+            if self.batch:
                 self._channel.send_later(message)
             else:
                 self._channel.send(message)
@@ -48,6 +52,9 @@ class FrameHandler(logging.Handler):
             pass  # the loop notices by itself
         except (TypeError, ValueError):
             self.handleError(record)
+
+    def _request_ids(self) -> str:
+        return ",".join([request.id.decode("ascii", "replace") for request in self.batch])
 
 
 def install(channel: Channel) -> FrameHandler:

@@ -172,9 +172,9 @@ def _serve(
     while True:
         message = channel.receive()
         if isinstance(message, Predict):
-            records.batching = True
+            records.batch = message.requests
             _reply(channel, service, message, load.decode_input_request)
-            records.batching = False
+            records.batch = ()
             channel.end_batch(message)
         elif isinstance(message, Threads):
             threads.apply(message.number)
