@@ -17,7 +17,7 @@ import pytest
 
 from tests.compat.reference.web import web_server
 from tests.core_rig import Rig, Site, states, until
-from tests.fakes import LoadFailed, hold, make_request, run_virtual
+from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
 from tests.frontend.test_core_store import mar
@@ -43,8 +43,8 @@ from ts_frontend.http.tokens import Tokens, mounted_keys
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.server import _server
-from ts_worker.backend.base import WorkerSpec
-from ts_worker.messages import Request, pack_headers
+from ts_worker.backend.base import ReplySink, WorkerSpec
+from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
 
 
 def key(tokens: Tokens, kind: str) -> str:
@@ -688,6 +688,58 @@ async def test_a_model_whose_packages_fail_is_not_registered(
         with pytest.raises(ModelSetupFailed):
             await site.register(url)
     assert (await site.register(url)).status == 200
+
+
+def test_an_unregister_that_times_out_is_not_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a 408 TorchServe had the model back, without workers and, for a URL, without its
+    archive in the store."""
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
+
+    async def main() -> None:
+        async with Site(tmp_path, unregister_model_timeout=10) as site:
+            url = site.model()
+            await site.register(url)
+            stuck, free = site.worker, asyncio.Event()
+
+            async def stop(grace: float) -> None:
+                await free.wait()
+                stuck.die(None, 9)
+
+            monkeypatch.setattr(stuck, "stop", stop)
+            with pytest.raises(RequestTimeout, match=r"^Timed out while cleaning resources: m$"):
+                await site.management.unregister("m", None)
+            assert asyncio.get_running_loop().time() == 15
+            with pytest.raises(ModelNotFound):
+                await site.management.unregister("m", None)
+            assert (await site.register(url)).status == 200  # no 409
+            assert len(site.backend.alive) == 2
+            free.set()
+            await until(lambda: len(site.backend.alive) == 1)
+
+    run_virtual(main)
+    assert "W-9000-m_1.0 (process 4000000) has not ended within 15 s" in caplog.text
+
+
+async def test_a_describe_call_keeps_its_own_status_and_headers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe answered a describe call with whatever status and headers the handler had set."""
+
+    def styled(worker: FakeWorker, batch: Predict, reply: ReplySink) -> None:
+        headers = pack_headers([("content-type", "text/plain")])
+        rows = tuple(Response(one.id, 299, "Odd", headers, b'{"a": 1}') for one in batch.requests)
+        answer = Reply(batch.batch_id, 200, "", rows)
+        asyncio.get_running_loop().call_soon(reply, answer)
+
+    site.backend.behaviour = styled
+    await site.register(site.model())
+    async with edge() as e, aiohttp.ClientSession() as session:
+        monkeypatch.setattr(e.management, "describe", site.management.describe)
+        async with session.get(e.url("/models/m?customized=true", 1)) as answer:
+            assert (answer.status, answer.content_type) == (200, "application/json")
+            assert (await answer.json())[0]["customizedMetadata"] == {"a": 1}
 
 
 # Archives

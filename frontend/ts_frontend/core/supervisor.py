@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from ts_worker.backend.base import Backend, LoadFailed, WorkerSpec
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
+
+logger = logging.getLogger(__name__)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _STOP_MARGIN = 5.0  # seconds beyond the drain limit for processes to end
@@ -117,8 +120,17 @@ class Supervisor:
         retiring = self._retire(slots, self._drain_limit)
         if not retiring:
             return
-        _, pending = await asyncio.wait(retiring, timeout=self._drain_limit + _STOP_MARGIN)
+        limit = self._drain_limit + _STOP_MARGIN
+        _, pending = await asyncio.wait(retiring, timeout=limit)
         if pending:
+            for slot, task in zip(slots, retiring, strict=True):
+                if task in pending:
+                    logger.warning(
+                        "%s (process %s) has not ended within %.0f s; it goes on being ended",
+                        slot.name,
+                        slot.pid,
+                        limit,
+                    )
             raise RequestTimeout(f"Timed out while cleaning resources: {model.name}")
 
     async def drain(self, limit: float) -> bool:
