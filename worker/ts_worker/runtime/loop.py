@@ -52,6 +52,8 @@ def run(sock: socket.socket) -> int:
         if not isinstance(first, Load):
             raise RuntimeError(f"The first frame must be Load, not {type(first).__name__}")
         records = install(channel)
+        # TorchServe's lines, which scripts look for in the model's log.
+        print(f"[PID]{os.getpid()}\nTorch worker started.", flush=True)
         threads = ThreadCount()
         service = _load(channel, first, threads)
         if service is None:
