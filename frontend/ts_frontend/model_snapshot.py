@@ -120,7 +120,7 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
     if not raw.strip():
         return None
     whole = _table(_parse(raw), "the snapshot")
-    models = _table(whole.get("models") or {}, "models")
+    models = _table(whole.get("models", {}), "models")
     problems: list[str] = []
     versions = tuple(
         _Reader(str(model), str(version), found, problems).read()

@@ -1,0 +1,176 @@
+"""A start from a snapshot: what it gives back, and that what fails then is not lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.core_rig import Site, model_folder
+from ts_frontend.core.management import Registration
+from ts_frontend.core.settings import NEVER
+from ts_frontend.errors import ModelNotFound, VersionNotFound
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
+
+
+def saved(model: str = "m", version: str = "1.0", **more: Any) -> SavedVersion:
+    """As a snapshot has a version of `model_folder`, without workers."""
+    facts: dict[str, Any] = {
+        "default": True,
+        "mar_name": f"{model}-{version}",
+        "min_workers": 0,
+        "max_workers": 0,
+        "batch_size": 1,
+        "max_batch_delay": 100,
+    }
+    return SavedVersion(model, version, **{**facts, **more})
+
+
+def site_of(place: Path, *versions: SavedVersion, **config: Any) -> Site:
+    return Site(place, model_snapshot=ModelSnapshot("x", versions), **config)
+
+
+async def restore(site: Site) -> None:
+    assert site.config.model_snapshot is not None
+    await site.management.restore(site.config.model_snapshot)
+
+
+async def test_what_was_saved_is_what_is_saved_again(tmp_path: Path) -> None:
+    versions = (
+        saved("m", "2", min_workers=1, max_workers=4, batch_size=3, response_timeout=7),
+        saved("n", "1.0", max_batch_delay=0, startup_timeout=8, runtime="python3"),
+        saved("m", "1.0", default=False, handler="other.py"),
+    )
+    async with site_of(tmp_path, *versions) as site:
+        for one in versions:
+            site.model(one.model, one.version)
+        missing = site.management.missing()
+        assert missing == ["The models of the snapshot are still being registered."]
+        await restore(site)
+        assert {str(one): one for one in site.management.saved()} == {
+            str(one): one for one in versions
+        }
+        assert site.catalog.find("m").version == "2"
+        await site.backend.until(lambda: len(site.backend.workers) == 1)
+        assert not site.catalog.loaded_at_startup("m")
+
+
+async def test_a_default_that_fails_stays_the_default_of_the_next_snapshot(tmp_path: Path) -> None:
+    broken = saved("m", "1.0", min_workers=2, max_workers=2)
+    other = saved("m", "2", default=False)
+    async with site_of(tmp_path, broken, other) as site:
+        site.model("m", "2")
+        await restore(site)
+        assert site.catalog.find("m").version == "2"
+        assert site.management.saved() == [other, broken]
+        # Somebody decides: then it is only one of the versions.
+        site.management.set_default("m", "2")
+        assert site.management.saved() == [
+            replace(other, default=True),
+            replace(broken, default=False),
+        ]
+
+
+async def test_what_failed_goes_when_it_is_registered_or_deleted(tmp_path: Path) -> None:
+    versions = (saved("m", "1.0"), saved("m", "2", default=False), saved("n", "1.0"))
+    async with site_of(tmp_path, *versions) as site:
+        changes: list[int] = []
+        site.management.on_change(lambda: changes.append(1))
+        await restore(site)
+        assert len(site.management.saved()) == 3
+        await site.register(site.model("m", "1.0"), 0)
+        assert [str(one) for one in site.management.saved()] == ["m 1.0", "n 1.0", "m 2"]
+        count = len(changes)
+        await site.management.unregister("m", "2")
+        await site.management.unregister("n", None)
+        assert len(changes) == count + 2
+        assert [str(one) for one in site.management.saved()] == ["m 1.0"]
+        with pytest.raises(VersionNotFound):
+            await site.management.unregister("m", "2")
+        with pytest.raises(ModelNotFound):
+            await site.management.unregister("n", "1.0")
+        assert site.management.missing() == []
+
+
+async def test_two_broken_versions_of_one_file_are_both_kept(tmp_path: Path) -> None:
+    versions = tuple(saved("m", number, mar_name="m.mar") for number in ("1.0", "2"))
+    async with site_of(tmp_path, *versions) as site:
+        (site.folder / "m.mar").write_text("junk")
+        await restore(site)
+        assert site.management.saved() == list(versions)
+        described = await site.management.describe("m", "all")
+        assert [(one["modelVersion"], one["loadedAtStartup"]) for one in described] == [
+            ("1.0", False),
+            ("2", False),
+        ]
+
+
+async def test_an_archive_that_holds_another_version_now_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    async with site_of(tmp_path, saved("m", "1.0", mar_name="m-2")) as site:
+        site.model("m", "2")
+        await restore(site)
+        assert list(site.catalog) == []
+        assert (
+            "m-2 has version 2 of model m, and the snapshot had version 1.0"
+            in (site.management.missing()[0])
+        )
+        assert site.unpacked == 0
+
+
+async def test_a_folder_outside_the_store_is_kept_with_its_path(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "elsewhere")
+    async with Site(tmp_path) as site:
+        await site.register(str(folder), 0)
+        await site.register(str(site.folder / Path(site.model("n")).name), 0)
+        kept = site.management.saved()
+    assert [one.mar_name for one in kept] == [str(folder), "n-1.0"]
+    async with site_of(tmp_path, *kept) as site:
+        await restore(site)
+        assert site.management.saved() == kept
+
+
+async def test_an_archive_that_was_downloaded_is_kept_by_its_file(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.register(site.model(), 0)
+        model = site.catalog.find("m")
+        model.archive = replace(
+            model.archive, url="http://host/x.mar?sig=1", source=site.folder / "x.mar"
+        )
+        assert site.management.saved()[0].mar_name == "x.mar"
+
+
+async def test_the_handler_is_kept_only_where_the_archive_says_otherwise(tmp_path: Path) -> None:
+    async with Site(tmp_path, default_service_handler="usual.py") as site:
+        await site.register(site.model("a"), 0)
+        await site.register(site.model("b", handler=""), 0)
+        await site.register(site.model("c"), 0, handler="mine.py")
+        handlers = {one.model: one.handler for one in site.management.saved()}
+    assert handlers == {"a": None, "b": None, "c": "mine.py"}
+
+
+async def test_debug_mode_keeps_one_worker_and_no_timeouts(tmp_path: Path) -> None:
+    one = saved(min_workers=3, max_workers=3, batch_size=5, response_timeout=7)
+    async with site_of(tmp_path, one, debug=True) as site:
+        site.model()
+        await restore(site)
+        model = site.catalog.find("m")
+        assert (model.min_workers, model.max_workers, model.settings.batch_size) == (1, 1, 5)
+        assert model.settings.response_timeout == NEVER
+
+
+async def test_a_register_call_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        changes: list[int] = []
+        site.management.on_change(lambda: changes.append(1))
+        with pytest.raises(ModelNotFound):
+            await site.management.register(Registration("no.mar"))
+        assert changes == []
