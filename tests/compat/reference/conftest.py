@@ -22,6 +22,7 @@ MODELS = {
     "stream": ("stream.py", ""),
     "crash": ("crash.py", "minWorkers: 4\n"),
     "late": ("slow.py", "responseTimeout: 1\n"),
+    "measures": ("measures.py", ""),
 }
 
 
@@ -88,6 +89,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
     finally:
         assert server.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def measured(plain: Server) -> Server:
+    """The plain server, whose model ``measures`` was asked once."""
+    assert plain.predict("measures").text == "measured"
+    return plain
 
 
 @pytest.fixture(scope="session")
