@@ -20,6 +20,7 @@ from tests.core_rig import Rig, Site, states, until
 from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
+from tests.frontend.test_cli_processes import Shell, shell
 from tests.frontend.test_core_store import mar
 from ts.service import PredictionException, Service
 from ts.torch_handler.base_handler import BaseHandler
@@ -45,6 +46,8 @@ from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.server import _server
 from ts_worker.backend.base import ReplySink, WorkerSpec
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
+
+__all__ = ["shell"]  # a fixture
 
 
 def key(tokens: Tokens, kind: str) -> str:
@@ -536,6 +539,12 @@ async def test_debug_mode_starts_one_worker_without_limits(tmp_path: Path) -> No
         (body,) = await site.management.describe("m", None)
         assert len(body["workers"]) == body["minWorkers"] == 1
         assert body["responseTimeout"] == body["startupTimeout"] == 2**31 - 1
+
+
+def test_a_start_that_fails_is_told(shell: Shell) -> None:
+    """TorchServe's launcher left with 0 before the server had read its configuration."""
+    assert shell.start(mode="die") == (1, "the port is taken\n")
+    assert shell.start() == (0, "Model server started.\n")
 
 
 async def test_an_s3_url_is_downloaded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
