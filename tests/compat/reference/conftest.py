@@ -100,7 +100,8 @@ def measured(plain: Server) -> Server:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with inference and management on one port, tokens, CORS and one startup model."""
+    """A server with inference and management on one port, tokens, CORS and one startup model, whose
+    inputs stay as they came."""
     server = Server(tmp_path_factory.mktemp("shared"))
     server.ports[1] = server.ports[0]
     server.prepare(
@@ -109,6 +110,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         cors_allowed_origin="*",
         cors_allowed_methods="GET, POST",
         cors_allowed_headers="X-Mine",
+        decode_input_request="false",
     )
     pack(server, ["mirror", "results"])
     server.start("--models", "mirror.mar")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.compat.reference.conftest import Ask
-from tests.compat.reference.wire import FIXED, connected, error, request
+from tests.compat.reference.wire import FIXED, ask, connected, error, request
 from tests.e2e.conftest import Server, until
 
 pytestmark = pytest.mark.e2e
@@ -100,6 +100,15 @@ def test_bodies(inference: Ask, kind: str | None, body: str | None, row: dict[st
         assert seen["headers"]["body"] == {"content-type": declared}
     else:
         assert all(seen["headers"][name] == {"content-type": ""} for name in row)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_decoding_is_off(shared: Server, kind: str) -> None:
+    """4.4 governed by decode_input_request: otherwise bytearray; the type is told all the same."""
+    headers = (f"Authorization: Bearer {shared.keys['inference']}", f"Content-Type: {kind}")
+    seen = ask(shared.ports[0], "POST", "/predictions/mirror", b"{}", *headers).json
+    assert seen["row"] == {"body": ["bytearray", "{}"]}
+    assert seen["headers"]["body"] == {"content-type": kind}
 
 
 def test_text_that_is_not_utf8_stays_raw(inference: Ask) -> None:

@@ -8,12 +8,15 @@ that need it), job tickets and sequences (8.5, 8.7, with their 503), workflows (
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.compat.reference.conftest import Ask
 from tests.compat.reference.wire import ask, error, pretty
 from tests.e2e.conftest import MARS, Server, archive, until
+from ts_frontend.errors import ServeError
+from ts_frontend.http import arguments  # noqa: F401 - has one of them
 
 pytestmark = pytest.mark.e2e
 
@@ -341,3 +344,34 @@ def test_the_shape_of_an_error(inference: Ask) -> None:
     assert list(json.loads(reply.body)) == ["code", "type", "message"]
     assert reply.body.startswith(b'{\n  "code": 404,\n  "type": "')
     assert reply.body.endswith(b'"\n}\n')
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        pytest.param(kind, status, id=f"4.8 {status} {kind}")
+        for status, kinds in {
+            404: "ResourceNotFoundException ModelNotFoundException ModelVersionNotFoundException "
+            "WorkflowNotFoundException",
+            400: "BadRequestException ModelException InvalidModelException InvalidKeyException "
+            "DownloadArchiveException",
+            409: "ConflictStatusException",
+            408: "RequestTimeoutException",
+            405: "MethodNotAllowedException",
+            503: "ServiceUnavailableException",
+            403: "InvalidModelVersionException IllegalArgumentException",
+            500: "InternalServerException WorkerInitializationException JsonSyntaxException",
+        }.items()
+        for kind in kinds.split()
+    ],
+)
+def test_statuses(kind: str, status: int) -> None:
+    """4.8: each of TorchServe's exceptions that there is here has its status."""
+    found = {error.status for error in subclasses(ServeError) if error.type == kind}
+    assert found == {status}
+
+
+def subclasses(kind: type[ServeError]) -> Iterator[type[ServeError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from subclasses(one)

@@ -95,6 +95,13 @@ def test_documents_are_openapi(
     assert {kind for kind, _ in found} <= KEPT, found
 
 
+def test_the_document_of_one_port(shared: Server) -> None:
+    """4.11, 4.1 ALL: everything that is there."""
+    document = ask(shared.ports[0], "OPTIONS", "/").json
+    assert set(document["paths"]) == {*INFERENCE, *MANAGEMENT}
+    assert {kind for kind, _ in breaches(document)} <= KEPT
+
+
 @pytest.mark.parametrize(
     ("name", "default"),
     [

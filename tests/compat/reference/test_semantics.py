@@ -337,6 +337,27 @@ def test_a_response_timeout_is_a_death() -> None:
     run_virtual(main)
 
 
+def test_each_message_of_a_stream_has_its_time() -> None:
+    """4.6 each intermediate response must arrive within responseTimeout; then it breaks off."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(response_timeout=3)
+            running = send(rig)
+            await rig.worker.received()
+            for _ in range(3):
+                await asyncio.sleep(2)
+                rig.worker.chunk(b"part")
+            answer = await running
+            assert answer.chunks is not None
+            with pytest.raises(Internal, match=r"^Worker died\.$"):
+                async for _ in answer.chunks:
+                    pass
+            assert now() == pytest.approx(9)
+
+    run_virtual(main)
+
+
 def test_scaling_down() -> None:
     """8.3 scale-down: the batch went back or failed, by chance. Mended: it is answered."""
 
