@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.core_rig import Rig, Site, never, states, until
+from tests.core_rig import Rig, Site, model_folder, never, states, until
 from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from ts.service import Outcome, Service
-from ts_frontend.config import load_config
+from ts_frontend.config import ConfigError, load_config
 from ts_frontend.core.batching import Delay, JobQueue
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer, Job
@@ -513,3 +513,52 @@ def test_variables_need_the_files_permission_and_only_true_is_true(tmp_path: Pat
         (tmp_path / "config.properties").write_text(lines)
         config = load_config({}, environ, tmp_path)
         assert (config.job_queue_size, config.token_expiration_min) == (size, minutes)
+
+
+# Snapshots
+
+
+def left(folder: Path, *lines: str, mar: str = "m-1.0") -> Path:
+    """What an earlier run left in logs/config: a version of m, and these settings."""
+    saved = {
+        "defaultVersion": True,
+        "marName": mar,
+        **{"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 10},
+    }
+    text = json.dumps({"modelCount": 1, "models": {"m": {"1.0": saved}}})
+    path = folder / "logs" / "config" / "20240101000000000-shutdown.cfg"
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join([*lines, f"model_snapshot={text}"]))
+    return path
+
+
+def test_the_last_snapshot_stands_for_the_whole_file(tmp_path: Path) -> None:
+    """TorchServe started from the last file in logs/config instead of ./config.properties."""
+    (tmp_path / "store" / "m-1.0").mkdir(parents=True)
+    (tmp_path / "config.properties").write_text("model_store=no\nbatch_size=3\n")
+    left(tmp_path, "model_store=no", "job_queue_size=7")
+    config = load_config({"model_store": "store"}, {}, tmp_path)
+    assert (config.job_queue_size, config.batch_size) == (7, None)
+    assert config.model_store == tmp_path / "store"
+    assert "config.properties is not read" in config.warnings[0]
+
+
+def test_a_snapshot_without_its_archive_stops_the_start(tmp_path: Path) -> None:
+    """TorchServe ended with an InvalidSnapshotException."""
+    (tmp_path / "store").mkdir()
+    path = left(tmp_path, mar="m.mar")
+    with pytest.raises(ConfigError, match=rf"^{path}, line 1: .* m\.mar of m 1\.0\. .* --ncs$"):
+        load_config({"model_store": "store"}, {}, tmp_path)
+
+
+async def test_a_snapshot_goes_before_load_models(tmp_path: Path) -> None:
+    """TorchServe ignored --models then, and described the models as not loaded at startup."""
+    model_folder(tmp_path / "store")
+    left(tmp_path)
+    config = load_config({"model_store": "store", "models": ("other.mar",)}, {}, tmp_path)
+    assert any("load_models=other.mar is ignored" in warning for warning in config.warnings)
+    async with Site(tmp_path, model_snapshot=config.model_snapshot) as site:
+        assert config.model_snapshot is not None
+        await site.management.restore(config.model_snapshot)
+        described = (await site.management.describe("m", None))[0]
+        assert described["loadedAtStartup"] is False

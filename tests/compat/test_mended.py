@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import aiohttp
 import pytest
 
 from tests.compat.reference.web import web_server
-from tests.core_rig import Rig, Site, states, until
+from tests.core_rig import Rig, Site, model_folder, states, until
 from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
@@ -30,6 +31,7 @@ from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer
 from ts_frontend.core.nvml import Gpu
 from ts_frontend.core.slot import BACK_OFF, State
+from ts_frontend.core.snapshot import Snapshots
 from ts_frontend.errors import (
     BadRequest,
     DownloadFailed,
@@ -43,11 +45,16 @@ from ts_frontend.errors import (
 from ts_frontend.http.tokens import Tokens, mounted_keys
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion, model_snapshot
+from ts_frontend.properties import parse
 from ts_frontend.server import _server
+from ts_frontend.snapshot_store import Folder
 from ts_worker.backend.base import ReplySink, WorkerSpec
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
 
 __all__ = ["shell"]  # a fixture
+
+NOON = datetime(2024, 5, 30, 12).timestamp()
 
 
 def key(tokens: Tokens, kind: str) -> str:
@@ -574,6 +581,118 @@ def test_addresses_may_be_ipv6(tmp_path: Path) -> None:
     """TorchServe took no host with a colon in it."""
     properties(tmp_path, "inference_address=http://[::1]:8080")
     assert load_config({}, {}, tmp_path).inference_address == Address("http", "::1", 8080)
+
+
+# Snapshots
+
+
+class Left:
+    """Snapshots of a server's core, in files."""
+
+    def __init__(self, place: Path, config: Config | None = None, *, at: float = NOON) -> None:
+        self.folder = place / "logs" / "config"
+        self.now = at
+        self._config = config or Config()
+
+    async def write(self, site: Site | None = None) -> None:
+        """What a run leaves that begins and ends at once."""
+        there = list if site is None else site.management.saved
+        snapshots = Snapshots(self._config, Folder(self.folder), there, clock=lambda: self.now)
+        snapshots.begin()
+        await snapshots.close()
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.folder))
+
+    @property
+    def models(self) -> ModelSnapshot:
+        """What the next start would restore."""
+        found = Folder(self.folder).last()
+        assert found is not None
+        entries = {entry.key: entry.value for entry in parse(found[1])}
+        models = model_snapshot(entries["model_snapshot"])
+        assert models is not None
+        return models
+
+
+async def test_a_model_that_is_not_restored_keeps_no_other_out_and_is_not_lost(
+    site: Site, tmp_path: Path
+) -> None:
+    """TorchServe restored nothing after the first model that failed."""
+    bad, good = (
+        SavedVersion(name, "1.0", True, f"{name}-1.0", 0, 0, 1, 100) for name in ("bad", "good")
+    )
+    site.model("good")
+    await site.management.restore(ModelSnapshot("x", (bad, good)))
+    assert [one.name for one in site.catalog] == ["good"]
+    assert "Model bad version 1.0 (bad-1.0) failed" in site.management.missing()[0]
+    left = Left(tmp_path)
+    await left.write(site)
+    assert set(left.models.versions) == {bad, good}
+
+
+async def test_snapshots_are_private_whole_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe wrote into the file that the next start might read, and removed none."""
+    left = Left(tmp_path)
+    for _ in range(52):
+        await left.write()
+    kinds = [name.partition("-")[2] for name in left.names]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"startup.cfg": 50, "shutdown.cfg": 50}
+    modes = {stat.S_IMODE((left.folder / name).stat().st_mode) for name in left.names}
+    assert modes == {0o600}
+    before = left.names
+
+    def killed(*_: object) -> None:
+        raise OSError("here the server ends")
+
+    monkeypatch.setattr(os, "fsync", killed)
+    await left.write()
+    assert left.names == before
+
+
+async def test_snapshots_hold_no_values_of_variables(tmp_path: Path) -> None:
+    """TorchServe wrote down all that was in effect."""
+    properties(tmp_path, "enable_envvars_config=true", "keystore_pass=$$SECRET$$")
+    environ = {"SECRET": "hunter2", "TS_JOB_QUEUE_SIZE": "9"}
+    config = load_config({}, environ, tmp_path)
+    left = Left(tmp_path, config)
+    await left.write()
+    text = (left.folder / left.names[-1]).read_text()
+    assert "keystore_pass=$$SECRET$$\n" in text
+    assert "hunter2" not in text
+    assert "job_queue_size" not in text
+
+
+async def test_a_snapshot_is_always_named_as_the_last(tmp_path: Path) -> None:
+    """TorchServe wrote none under a name that was taken, and went by the time of the clock."""
+    left = Left(tmp_path)
+    await left.write()
+    left.now -= 3600
+    await left.write()
+    assert [name[:17] for name in left.names] == [f"20240530120000{ms:03}" for ms in range(4)]
+    assert left.names[-1].endswith("-shutdown.cfg")
+
+
+async def test_a_folder_outside_the_store_is_restored(site: Site, tmp_path: Path) -> None:
+    """TorchServe looked for the last part of its path in the model store."""
+    folder = model_folder(tmp_path / "elsewhere")
+    await site.register(str(folder), 0)
+    left = Left(tmp_path)
+    await left.write(site)
+    assert [one.mar_name for one in left.models.versions] == [str(folder)]
+    assert left.models.absent(site.folder, tmp_path) == []
+
+
+def test_other_files_beside_the_snapshots_do_not_matter(tmp_path: Path) -> None:
+    """TorchServe took each name up to the first dash for a number, and ended where it was none."""
+    properties(tmp_path)
+    folder = tmp_path / "logs" / "config"
+    folder.mkdir(parents=True)
+    (folder / "my-backup.cfg").write_text("job_queue_size=1")
+    assert load_config({}, {}, tmp_path).job_queue_size == 100
 
 
 # Management
