@@ -127,18 +127,6 @@ def test_start_detaches_when_ready_and_stop_ends_it(shell: Shell) -> None:
     assert shell.run("--stop") == (0, "TorchServe is not currently running.\n")
 
 
-def test_stop_without_foreground_does_not_wait(shell: Shell) -> None:
-    shell.start(mode="deaf")
-    pid = shell.pid_file.find()[1]
-
-    try:
-        assert shell.run("--stop") == (0, "TorchServe has stopped.\n")
-        assert not shell.pid_file.path.exists()
-        assert not gone(pid)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-
-
 def test_stop_with_foreground_gives_up(shell: Shell) -> None:
     shell.start(mode="deaf")
     pid = shell.pid_file.find()[1]

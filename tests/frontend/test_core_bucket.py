@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.server
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.core_rig import Site
-from tests.frontend.test_core_store import a_store, mar, names
-from ts_frontend.core.download import Download
+from tests.frontend.test_core_store import a_store, folder, give_up, mar, names
 from ts_frontend.errors import DownloadFailed, Internal, ModelNotFound
+
+__all__ = ["folder"]  # a fixture
 
 URL = "s3://models/team/good.mar"
 ERROR = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'
@@ -50,13 +50,6 @@ class Bucket(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "store").mkdir()
-    (tmp_path / "temp").mkdir()
-    return tmp_path / "store"
 
 
 @pytest.fixture(autouse=True)
@@ -153,22 +146,7 @@ async def test_the_rules_of_other_downloads_hold(folder: Path) -> None:
 async def test_a_registration_that_is_given_up_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-    copy: Callable[..., None] = Download._copy
-
-    def slow(self: Download, *args: object) -> None:
-        reached.set()
-        go_on.wait(10)
-        copy(self, *args)
-
-    monkeypatch.setattr(Download, "_copy", slow)
-    task = asyncio.create_task(a_store(folder).fetch(URL))
-    await asyncio.to_thread(reached.wait, 10)
-    task.cancel()
-    await asyncio.sleep(0)
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await give_up(a_store(folder), URL, monkeypatch)
     assert names(folder) == []
 
 

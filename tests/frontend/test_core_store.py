@@ -318,9 +318,8 @@ async def test_of_two_downloads_of_one_name_the_second_fails(folder: Path, web: 
     assert names(folder) == ["good.mar"]
 
 
-async def test_cancelling_a_fetch_leaves_nothing(
-    folder: Path, web: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def give_up(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel a fetch while its download is under way, and wait for its end."""
     reached, go_on = threading.Event(), threading.Event()
     original: Callable[..., None] = Download._copy
 
@@ -330,13 +329,19 @@ async def test_cancelling_a_fetch_leaves_nothing(
         original(self, *args)
 
     monkeypatch.setattr(Download, "_copy", slow)
-    task = asyncio.create_task(a_store(folder).fetch(f"{web}/good.mar"))
+    task = asyncio.create_task(store.fetch(url))
     await asyncio.to_thread(reached.wait, 10)
     task.cancel()
     await asyncio.sleep(0)
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_cancelling_a_fetch_leaves_nothing(
+    folder: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await give_up(a_store(folder), f"{web}/good.mar", monkeypatch)
     assert names(folder) == []
     assert leftovers(folder) == []
 

@@ -20,12 +20,12 @@ from click.testing import CliRunner
 
 from tests.compat.reference.rows import row
 from tests.frontend.test_cli_processes import Shell, gone, shell, spawn
-from tests.frontend.test_cli_start import install
+from tests.frontend.test_cli_start import install, room
 from ts_frontend import cli
 from ts_frontend.config import Config
 from ts_frontend.version import __version__
 
-__all__ = ["shell"]  # a fixture
+__all__ = ["room", "shell"]  # fixtures
 
 # Beyond the kernel's bound of 2**22: no process has it.
 NOBODY = "4194305"
@@ -45,18 +45,7 @@ Command = Callable[..., Run]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, which is the temp folder too; it has a model store."""
-    (tmp_path / "store").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("TEMP", "TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(room: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command with a server that only keeps its configuration."""
     seen: list[Config] = []
     launched: list[bool] = []
@@ -116,26 +105,26 @@ def test_stop(command: Command) -> None:
 
 
 @row("1.1 --ts-config")
-def test_ts_config(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ts_config(command: Command, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("flag", "variable"):
-        (folder / name).write_text(f"model_store=store\nload_models={name}.mar\n")
+        (room / name).write_text(f"model_store=store\nload_models={name}.mar\n")
     assert started(command("--ts-config", "flag")).load_models == "flag.mar"
     monkeypatch.setenv("TS_CONFIG_FILE", "variable")
     assert started(command("--ts-config", "flag")).load_models == "variable.mar"
 
 
 @row("1.1 --model-store")
-def test_model_store(command: Command, folder: Path) -> None:
-    (folder / "other").mkdir()
-    (folder / "config.properties").write_text("model_store=store\n")
-    assert started(command()).model_store == folder / "store"
-    assert started(command("--model-store", "other")).model_store == folder / "other"
+def test_model_store(command: Command, room: Path) -> None:
+    (room / "other").mkdir()
+    (room / "config.properties").write_text("model_store=store\n")
+    assert started(command()).model_store == room / "store"
+    assert started(command("--model-store", "other")).model_store == room / "other"
 
 
 @row("1.1 --workflow-store")
-def test_workflow_store(command: Command, folder: Path) -> None:
+def test_workflow_store(command: Command, room: Path) -> None:
     config = started(command("--model-store", "store", "--workflow-store", "store"))
-    assert config.workflow_store == folder / "store"
+    assert config.workflow_store == room / "store"
 
 
 @row("1.1 --models")
@@ -146,18 +135,18 @@ def test_models(command: Command) -> None:
 
 
 @row("1.1 --log-config")
-def test_log_config(command: Command, folder: Path) -> None:
-    (folder / "logs.yaml").write_text("version: 1\n")
-    (folder / "link").symlink_to("logs.yaml")
+def test_log_config(command: Command, room: Path) -> None:
+    (room / "logs.yaml").write_text("version: 1\n")
+    (room / "link").symlink_to("logs.yaml")
     config = started(command("--model-store", "store", "--log-config", "link"))
-    assert config.log_config == folder / "logs.yaml"
+    assert config.log_config == room / "logs.yaml"
 
 
 @row("1.1 --cpp-log-config")
-def test_cpp_log_config(command: Command, folder: Path) -> None:
-    (folder / "cpp").touch()
+def test_cpp_log_config(command: Command, room: Path) -> None:
+    (room / "cpp").touch()
     config = started(command("--model-store", "store", "--cpp-log-config", "cpp"))
-    assert config.cpp_log_config == folder / "cpp"
+    assert config.cpp_log_config == room / "cpp"
     (warning,) = config.warnings
     assert "cpp_log_config: accepted, no effect: C++ workers are not supported" in warning
 
@@ -175,12 +164,12 @@ def test_no_config_snapshots(command: Command) -> None:
 
 
 @row("1.1 --disable-token-auth, --dt", "1.1 --enable-model-api")
-def test_switches_only_switch_on(command: Command, folder: Path, table_row: str) -> None:
+def test_switches_only_switch_on(command: Command, room: Path, table_row: str) -> None:
     flags = table_row.removeprefix("1.1 ").split(", ")
     key = "enable_model_api" if "model" in table_row else "disable_token_authorization"
-    (folder / "config.properties").write_text(f"model_store=store\n{key}=true\n")
+    (room / "config.properties").write_text(f"model_store=store\n{key}=true\n")
     assert getattr(started(command()), key)
-    (folder / "config.properties").write_text("model_store=store\n")
+    (room / "config.properties").write_text("model_store=store\n")
     assert not getattr(started(command()), key)
     for flag in flags:
         assert getattr(started(command(flag)), key)
@@ -195,9 +184,9 @@ def test_help(command: Command) -> None:
 
 
 @row("1.1 prefixes")
-def test_prefixes_of_long_options(command: Command, folder: Path) -> None:
+def test_prefixes_of_long_options(command: Command, room: Path) -> None:
     config = started(command("--model-s", "store", "--dis", "--for"))
-    assert config.model_store == folder / "store"
+    assert config.model_store == room / "store"
     assert config.disable_token_authorization
     assert "ambiguous option: --mod" in command("--mod", "store").output
 
@@ -206,8 +195,8 @@ def test_prefixes_of_long_options(command: Command, folder: Path) -> None:
 
 
 @row("1.2 step 1")
-def test_an_orphan_pid_file(command: Command, folder: Path) -> None:
-    (folder / ".model_server.pid").write_text(NOBODY)
+def test_an_orphan_pid_file(command: Command, room: Path) -> None:
+    (room / ".model_server.pid").write_text(NOBODY)
     run = command("--model-store", "store")
     assert (run.code, run.output) == (0, "Removing orphan pid file.\n")
 
@@ -224,11 +213,11 @@ def test_a_server_that_runs(shell: Shell) -> None:
 
 
 @row("1.2 step 2b")
-def test_a_number_that_something_else_has(command: Command, folder: Path) -> None:
+def test_a_number_that_something_else_has(command: Command, room: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as other:
-        (folder / ".model_server.pid").write_text(str(other.pid))
+        (room / ".model_server.pid").write_text(str(other.pid))
         run = command("--model-store", "store")
         assert (run.code, run.output) == (0, "")
         assert command("--stop").output == "TorchServe is not currently running.\n"
@@ -236,27 +225,27 @@ def test_a_number_that_something_else_has(command: Command, folder: Path) -> Non
 
 
 @row("1.2 step 6")
-def test_vmargs(command: Command, folder: Path) -> None:
+def test_vmargs(command: Command, room: Path) -> None:
     """TorchServe warned of "non-default JVM parameters"; here it says that they do nothing."""
-    (folder / "config.properties").write_text("model_store=store\nvmargs=-Xmx1g\n")
+    (room / "config.properties").write_text("model_store=store\nvmargs=-Xmx1g\n")
     (warning,) = started(command()).warnings
     assert "vmargs: accepted, no effect" in warning
 
 
 REFUSALS = {
-    "1.2 step 3": (("--log-config", "none"), "--log-config file not found: {folder}/none"),
+    "1.2 step 3": (("--log-config", "none"), "--log-config file not found: {room}/none"),
     "1.2 step 4": ((), "Invalid temp directory: none, please check TEMP environment variable."),
     "1.2 step 5": (("--ts-config", "none"), "--ts-config file not found: none"),
     "1.2 step 7": (("--model-store", "none"), "--model-store directory not found: none"),
     "1.2 step 8": ((), "Missing mandatory parameter --model-store"),
     "1.2 step 9": (("--workflow-store", "none"), "--workflow-store directory not found: none"),
-    "1.2 step 10": (("--cpp-log-config", "none"), "--cpp-log-config file not found: {folder}/none"),
+    "1.2 step 10": (("--cpp-log-config", "none"), "--cpp-log-config file not found: {room}/none"),
 }
 
 
 @row(*REFUSALS)
 def test_what_stops_a_start(
-    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, table_row: str
+    command: Command, room: Path, monkeypatch: pytest.MonkeyPatch, table_row: str
 ) -> None:
     flags, text = REFUSALS[table_row]
     if table_row == "1.2 step 4":
@@ -264,7 +253,7 @@ def test_what_stops_a_start(
     if table_row not in ("1.2 step 7", "1.2 step 8"):
         flags = (*flags, "--model-store", "store")
     run = command(*flags)
-    assert (run.code, run.output) == (1, text.format(folder=folder) + "\n")
+    assert (run.code, run.output) == (1, text.format(room=room) + "\n")
     assert run.config is None
 
 
@@ -280,15 +269,15 @@ def test_the_first_trouble_is_the_one_that_is_told(
 
 @row("1.2 step 11")
 def test_java_is_not_looked_for(
-    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", "/none")
-    assert started(command("--model-store", "store")).model_store == folder / "store"
+    assert started(command("--model-store", "store")).model_store == room / "store"
 
 
 @row("1.2 Invalid configuration")
-def test_a_bad_setting(command: Command, folder: Path) -> None:
-    (folder / "config.properties").write_text("model_store=store\njob_queue_size=x\n")
+def test_a_bad_setting(command: Command, room: Path) -> None:
+    (room / "config.properties").write_text("model_store=store\njob_queue_size=x\n")
     run = command()
     assert run.code == 1
     assert run.output.startswith("Invalid configuration: ")
@@ -346,7 +335,7 @@ def test_a_process_that_is_gone_meanwhile(
 
 
 @row("1.6 TS_CONFIG_FILE")
-def test_ts_config_file(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "v").write_text("model_store=store\n")
+def test_ts_config_file(command: Command, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (room / "v").write_text("model_store=store\n")
     monkeypatch.setenv("TS_CONFIG_FILE", "v")
-    assert started(command()).source == folder / "v"
+    assert started(command()).source == room / "v"
