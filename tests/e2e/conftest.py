@@ -137,10 +137,13 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         until(self.started)
+        self.read_keys()
+        return self
+
+    def read_keys(self) -> None:
         keys = self.folder / "key_file.json"
         if keys.exists():
             self.keys = {kind: key["key"] for kind, key in json.loads(keys.read_text()).items()}
-        return self
 
     def started(self) -> bool:
         assert self.process is not None
