@@ -15,7 +15,7 @@ from tests.core_rig import Rig, Site, model_folder, never, states, until
 from tests.fakes import LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from ts.service import Outcome, Service
-from ts_frontend.config import ConfigError, load_config
+from ts_frontend.config import Address, ConfigError, load_config
 from ts_frontend.core.batching import Delay, JobQueue
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer, Job
@@ -250,6 +250,16 @@ async def test_any_method_predicts_and_the_query_stays_outside() -> None:
             assert set(e.inference.row()) == {"body"}
         await get(e.url("/invocations?model_name=m&a=b"))
         assert set(e.inference.row()) == {"model_name", "a", "body"}
+
+
+async def test_plain_http_on_an_https_address_is_a_403() -> None:
+    """TorchServe looked at the first bytes and answered plain requests without TLS."""
+    async with edge(inference_address=Address("https", "127.0.0.1", 0)) as e:
+        status, text = await get(e.url("/ping"))
+        assert (status, json.loads(text)) == (
+            403,
+            {"status": "This TorchServe instance only accepts HTTPS requests"},
+        )
 
 
 async def test_an_escaped_slash_separates_and_a_bad_escape_is_a_403() -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.frontend import test_http_streaming, test_http_wire
+from tests.frontend import test_http_door, test_http_streaming, test_http_wire
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -21,7 +21,11 @@ def without_arguments(module: ModuleType) -> Iterator[Callable[[], Awaitable[Non
             yield function
 
 
-TESTS = [*without_arguments(test_http_wire), *without_arguments(test_http_streaming)]
+TESTS = [
+    test
+    for module in (test_http_wire, test_http_streaming, test_http_door)
+    for test in without_arguments(module)
+]
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.__name__)

@@ -348,6 +348,20 @@ async def test_a_head_that_never_ends_is_given_up() -> None:
         assert await talk(e.port, b"GET /ping HTTP/1.1\r\nHost:") == b""
 
 
+async def test_half_a_head_that_comes_with_the_connection_is_given_up() -> None:
+    """It is here before the server has begun to wait for it, which uvloop shows."""
+
+    def hurry(listener: Listener) -> None:
+        listener._head_timeout = 0.1
+
+    async with edge(tune=hurry) as e:
+        with socket.create_connection(("127.0.0.1", e.port)) as early:
+            early.sendall(b"GE")
+            early.setblocking(False)
+            loop = asyncio.get_running_loop()
+            assert await asyncio.wait_for(loop.sock_recv(early, 1), 10) == b""
+
+
 async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     def hurry(listener: Listener) -> None:
         listener._keep_alive = 0.1

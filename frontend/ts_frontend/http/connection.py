@@ -29,6 +29,7 @@ _INTERNALS = (
 )
 _KNOWN = all(hasattr(RequestHandler, name) for name in _INTERNALS)
 
+Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 # Answers a request that failed outside the faces; the request may be aiohttp's stand-in for one
 # that could not be parsed.
 Failed = Callable[[BaseRequest, ServeError], RawResponse]
@@ -41,7 +42,7 @@ class Connection(RequestHandler):
         remote_text: the client as the access log shows it, ``/127.0.0.1:53514``.
     """
 
-    __slots__ = ("_failed", "_handler", "_head_since", "_writer", "remote_text")
+    __slots__ = ("_failed", "_handler", "_head_since", "_started", "_writer", "remote_text")
 
     def __init__(
         self, manager: WebServer, failed: Failed, loop: asyncio.AbstractEventLoop, **options: Any
@@ -51,7 +52,13 @@ class Connection(RequestHandler):
         self._handler = manager.request_handler
         self._writer = StreamWriter(self, loop)
         self._head_since = 0.0
+        # On uvloop the first bytes may be here before `start` waits for them.
+        self._started = False
         self.remote_text = "127.0.0.1"
+
+    def answer_by(self, handler: Handler) -> None:
+        """Let another handler than the server's answer all requests of this connection."""
+        self._handler = self._request_handler = handler
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember who it is; the socket has forgotten when the last line is logged."""
@@ -66,7 +73,7 @@ class Connection(RequestHandler):
         """Feed the parser, and note since when a head is incomplete."""
         super().data_received(data)
         waiter = self._waiter
-        if waiter is None or waiter.done():
+        if self._started and (waiter is None or waiter.done()):
             self._head_since = 0.0
         elif data and not self._head_since:
             self._head_since = time.monotonic()
@@ -78,6 +85,9 @@ class Connection(RequestHandler):
         plain (a body still on its way, an upgrade, bytes that are no request) is left to it, and
         with it the rest of the connection.
         """
+        self._started = True
+        if self._messages:
+            self._head_since = 0.0
         while _KNOWN and not self._force_close:
             if not self._messages:
                 self._waiter = self._loop.create_future()
@@ -187,7 +197,7 @@ class WebServer(Server):
 
     def __init__(
         self,
-        handler: Callable[[BaseRequest], Awaitable[StreamResponse]],
+        handler: Handler,
         failed: Failed,
         **options: Any,
     ) -> None:
@@ -195,5 +205,15 @@ class WebServer(Server):
         self._failed = failed
         self._options = options
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> Connection:
         return Connection(self, self._failed, self._loop, **self._options)
+
+    def answered_by(self, handler: Handler) -> Callable[[], Connection]:
+        """Return what makes connections that are answered by another handler than the rest."""
+
+        def make() -> Connection:
+            connection = self()
+            connection.answer_by(handler)
+            return connection
+
+        return make

@@ -21,6 +21,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 from ts_frontend.config import Address
 from ts_frontend.errors import ServeError
 from ts_frontend.http.connection import Connection, WebServer
+from ts_frontend.http.door import Door
 from ts_frontend.http.exchange import Exchange, RequestIds
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.response import RawResponse
@@ -39,6 +40,7 @@ BACKLOG = 1024
 # A refused body is read on for so long: closing at once would reset the connection, and the
 # client might never see why it was refused.
 LINGER_SECONDS = 5.0
+ONLY_HTTPS = "This TorchServe instance only accepts HTTPS requests"
 # For each step of ending what is left when the grace is over: a handler may clean up.
 CUT_SECONDS = 0.5
 
@@ -85,7 +87,7 @@ class Listener:
         self._head_timeout = head_timeout
         self._draining = False
         self._web: WebServer | None = None
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Door | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -136,7 +138,7 @@ class Listener:
             with contextlib.suppress(OSError):
                 os.unlink(self.address.path)
 
-    async def _end(self, web: WebServer, server: asyncio.Server, grace: float) -> None:
+    async def _end(self, web: WebServer, server: asyncio.Server | Door, grace: float) -> None:
         transports = [one.transport for one in web.connections if one.transport is not None]
         # aiohttp waits its timeout twice, once before and once behind cancelling the handler.
         try:
@@ -155,13 +157,18 @@ class Listener:
     def __str__(self) -> str:
         return str(self.address)
 
-    async def _bind(self, loop: asyncio.AbstractEventLoop, web: WebServer) -> asyncio.Server:
+    async def _bind(self, loop: asyncio.AbstractEventLoop, web: WebServer) -> asyncio.Server | Door:
         address = self.address
         if address.scheme == "unix" and address.path:
             _clear_stale(address.path)
             return await loop.create_unix_server(web, address.path, backlog=BACKLOG)
+        if self._tls is not None:
+            plain = web.answered_by(self._refuse_plain)
+            door = Door(web, plain, self._tls, self._head_timeout)
+            await door.open(address.host, address.port, BACKLOG)
+            return door
         return await loop.create_server(
-            web, address.host, address.port, backlog=BACKLOG, ssl=self._tls, reuse_address=True
+            web, address.host, address.port, backlog=BACKLOG, reuse_address=True
         )
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
@@ -170,6 +177,12 @@ class Listener:
             response = await self._router.answer(exchange)
         except ServeError as error:
             response = self._respond.error(exchange, error)
+        self._record(exchange, response)
+        return response
+
+    async def _refuse_plain(self, request: BaseRequest) -> StreamResponse:
+        exchange = self._exchange(request)
+        response = self._respond.json(exchange, {"status": ONLY_HTTPS}, 403)
         self._record(exchange, response)
         return response
 
