@@ -286,6 +286,21 @@ def _held(recorder: Recorder) -> int:
     )
 
 
+def test_workers_that_follow_each_other_leave_nothing() -> None:
+    """Though nobody reads the metrics: each worker has a name, and a series, of its own."""
+
+    async def main() -> None:
+        async with Metered() as rig:
+            model = await rig.serve()
+            held = _held(rig.recorder)
+            for _ in range(50):
+                for workers in (2, 1):
+                    await rig.supervisor.settle(rig.supervisor.scale(model, workers, workers), None)
+            assert _held(rig.recorder) <= held + 2  # the last one's, in two tables
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("read", [False, True])
 def test_a_thousand_rounds_of_registering_leave_nothing(read: bool) -> None:
     async def main() -> None:

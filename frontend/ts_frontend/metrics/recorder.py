@@ -139,7 +139,10 @@ class Recorder:
 
     def worker_load_time(self, worker: str, milliseconds: int) -> None:
         """Record how long a worker such as ``W-9000-resnet_1.0`` took until its model was up."""
-        series = self.series("WorkerLoadTime", (worker, "Host"))
+        labels = (worker, "Host")
+        if ("WorkerLoadTime", labels) not in self._series:
+            self._tidy()
+        series = self.series("WorkerLoadTime", labels)
         if series is not None:
             series.update(float(milliseconds))
 
