@@ -7,11 +7,15 @@ on it (`context.cache = {}`): TorchServe's continuous batching examples live on 
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 CancelProbe = Callable[[str], bool]
 ChunkSink = Callable[[str, int, str, Dict[str, str], bytes], None]
+
+# What copies of a context have in common: the ways to the server, and the metrics.
+_SHARED = frozenset(("cl_socket", "_chunk_sink", "_cancel_probe", "_metrics"))
 
 
 class RequestProcessor:
@@ -179,6 +183,17 @@ class Context:
     def get_sequence_id(self, idx: int) -> Any:
         """The request's sequence id under sequence batching."""
         return self.get_request_header(idx, self.header_key_sequence_id)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Context:
+        """A context of its own for a request beside others; where answers go is shared."""
+        other = copy.copy(self)
+        memo[id(self)] = other
+        for name, value in self.__dict__.items():
+            if name not in _SHARED:
+                other.__dict__[name] = copy.deepcopy(value, memo)
+        # A cache of its own would forget what a request defines; only the request ids are its own.
+        other._metrics = copy.copy(self._metrics)
+        return other
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Context) and self.__dict__ == other.__dict__

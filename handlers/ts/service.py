@@ -5,6 +5,7 @@ The worker's runtime drives `infer`; `predict` is TorchServe's own entry, bytes 
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -100,24 +101,30 @@ class Service:
         traceback goes to the log. SystemExit and KeyboardInterrupt pass.
         """
         context = self._context
-        context.start_batch(headers, request_ids)
-        if context.metrics is not None:
-            context.metrics.set_request_ids(request_ids)
+        _begin(context, headers, request_ids)
         start = time.perf_counter()
         try:
-            result = self._entry_point(rows, context)
-            elapsed = round((time.perf_counter() - start) * 1000, 2)
-            if not isinstance(result, list):
-                return _refused("Invalid model predict output", type(result).__name__)
-            if len(result) != len(request_ids):
-                counts = f"{len(result)} results for {len(request_ids)} requests"
-                return _refused("number of batch response mismatched", counts)
-            predictions = [_answer(context, idx, value) for idx, value in enumerate(result)]
+            return _judged(context, self._entry_point(rows, context), start)
         except Exception as error:
             return _failed(error)
-        if context.metrics is not None:
-            context.metrics.add_time(PREDICTION_METRIC, elapsed, None, "ms")
-        return Outcome(200, "Prediction success", predictions)
+
+    async def infer_async(
+        self,
+        headers: List[Dict[str, Any]],
+        rows: List[Dict[str, Any]],
+        request_ids: Dict[int, str],
+    ) -> Outcome:
+        """`infer` for handlers whose ``handle`` is a coroutine; several batches may be under way.
+
+        Each gets a copy of the context, so that they do not see each other's requests.
+        """
+        start = time.perf_counter()
+        try:
+            context = copy.deepcopy(self._context)
+            _begin(context, headers, request_ids)
+            return _judged(context, await self._entry_point(rows, context), start)
+        except Exception as error:
+            return _failed(error)
 
     @staticmethod
     def retrieve_data_for_inference(
@@ -152,6 +159,27 @@ def emit_metrics(metrics: Iterable[Any]) -> None:
     """Log each metric on a line that TorchServe's log readers know."""
     for metric in metrics:
         logger.info("[METRICS]%s", metric)
+
+
+def _begin(context: Context, headers: List[Dict[str, Any]], request_ids: Dict[int, str]) -> None:
+    context.start_batch(headers, request_ids)
+    if context.metrics is not None:
+        context.metrics.set_request_ids(request_ids)
+
+
+def _judged(context: Context, result: Any, start: float) -> Outcome:
+    """The outcome of a handler that returned; ``start`` is the performance counter's before it."""
+    elapsed = round((time.perf_counter() - start) * 1000, 2)
+    count = len(context.request_ids or ())
+    if not isinstance(result, list):
+        return _refused("Invalid model predict output", type(result).__name__)
+    if len(result) != count:
+        counts = f"{len(result)} results for {count} requests"
+        return _refused("number of batch response mismatched", counts)
+    predictions = [_answer(context, idx, value) for idx, value in enumerate(result)]
+    if context.metrics is not None:
+        context.metrics.add_time(PREDICTION_METRIC, elapsed, None, "ms")
+    return Outcome(200, "Prediction success", predictions)
 
 
 def _answer(context: Context, idx: int, value: Any) -> Prediction:
