@@ -253,7 +253,8 @@ class Management:
 
     async def restore(self, snapshot: ModelSnapshot) -> None:
         """Register what a snapshot has, in place of `load_at_startup`; see `Startup.restore`."""
-        logger.info("Restoring %s versions from snapshot %s", len(snapshot.versions), snapshot.name)
+        listed = ", ".join(map(str, snapshot.versions)) or "no models"
+        logger.info("Restoring %s from snapshot %s", listed, snapshot.name)
         await self._startup.restore(snapshot.versions)
         self._readiness.loaded()
 

@@ -144,8 +144,7 @@ class _Writer:
             time.strftime("%a %b %d %H:%M:%S %Z %Y", time.localtime(now)),
             f"{MARK} {__version__}",
         )
-        own = ("model_snapshot",)
-        entries = [(key, text) for key, text in self._config.written if key not in own]
+        entries = [entry for entry in self._config.written if entry[0] != "model_snapshot"]
         entries.append(("version", __version__))
         if self._config.source is not None:
             entries.append(("tsConfigFile", str(self._config.source)))

@@ -146,13 +146,13 @@ class Startup:
         Returns:
             Whether there was something.
         """
+        matching = (version, None) if guess else (version,)
         found = [
-            (key, one.version)
+            key
             for key, one in self._failed.items()
-            if one.name == name and (version is None or one.version in (version, None))
+            if one.name == name and (version is None or one.version in matching)
         ]
-        found = [(key, known) for key, known in found if guess or known is not None]
-        for key, _ in found:
+        for key in found:
             del self._failed[key]
         return bool(found)
 
