@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ts.context import Context
 
@@ -30,11 +30,17 @@ class Prediction(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A batch's answer: with any ``code`` but 200, ``message`` answers every request."""
+    """What one call of the handler came to.
+
+    With any ``code`` but 200, ``message`` answers every request; ``blamed`` has the rows that the
+    error is about, where it says so: then it answers these, and the others may run again.
+    """
 
     code: int
     message: str
     predictions: List[Prediction]  # one per row in order; [] unless code is 200
+    blamed: Tuple[int, ...] = ()
+    took: float = 0.0  # milliseconds in the handler; 0 unless code is 200
 
 
 class UnsupportedOutput(TypeError):

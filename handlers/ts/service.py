@@ -9,17 +9,12 @@ import copy
 import logging
 import os
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ts.context import CancelProbe, ChunkSink, Context
-from ts.prediction import (
-    UNSUPPORTED_OUTPUT,
-    Outcome,
-    Prediction,
-    UnsupportedOutput,
-    mark_stream,
-    prediction,
-)
+from ts.failures import failure
+from ts.isolation import Part, joined, settle
+from ts.prediction import STREAM_NEXT, Outcome, Prediction, mark_stream, prediction
 from ts.utils.util import PredictionException, get_yaml_config
 from ts.version import __version__
 
@@ -33,6 +28,9 @@ __all__ = [
 ]
 
 PREDICTION_METRIC = "PredictionTime"
+
+# Headers, rows and request ids of a batch.
+Batch = Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +70,7 @@ class Service:
             _model_yaml(model_dir, manifest),
         )
         self._entry_point: Any = entry_point
+        self._isolate = _isolates(self._context.model_yaml_config)
 
     @property
     def context(self) -> Context:
@@ -98,15 +97,54 @@ class Service:
         """Run one batch. All three arguments have one entry per request, in order.
 
         Never raises what the handler raised: the codes and messages are TorchServe's, and the
-        traceback goes to the log. SystemExit and KeyboardInterrupt pass.
+        traceback goes to the log. SystemExit and KeyboardInterrupt pass. Where the outcome is no
+        success, `settle` finds out who of the batch can be answered all the same.
         """
+        outcome = self._attempt(headers, rows, request_ids)
+        if outcome.code == 200:
+            _record(self._context, outcome.took)
+        return outcome
+
+    def settle(
+        self,
+        failed: Outcome,
+        request_ids: Dict[int, str],
+        pick: Callable[[List[int]], Batch],
+    ) -> Iterator[Part]:
+        """Answer each request of a batch for which `infer` came to ``failed``; see `isolation`.
+
+        Args:
+            request_ids: of the whole batch.
+            pick: makes headers, rows and request ids of some requests, by their numbers. They are
+                made anew for each call: the handler may have changed those it got.
+        """
+        took = []
+
+        def attempt(numbers: List[int]) -> Outcome:
+            outcome = self._attempt(*pick(numbers), again=True)
+            if outcome.code == 200:
+                took.append(outcome.took)
+            return outcome
+
+        yield from settle(failed, len(request_ids), attempt, self._has_begun, self._isolate)
+        if took and self._context.metrics is not None:
+            self._context.metrics.set_request_ids(request_ids)
+            _record(self._context, round(sum(took), 2))
+
+    def _attempt(
+        self,
+        headers: List[Dict[str, Any]],
+        rows: List[Dict[str, Any]],
+        request_ids: Dict[int, str],
+        again: bool = False,
+    ) -> Outcome:
         context = self._context
         _begin(context, headers, request_ids)
         start = time.perf_counter()
         try:
             return _judged(context, self._entry_point(rows, context), start)
         except Exception as error:
-            return _failed(error)
+            return failure(error, request_ids, again)
 
     async def infer_async(
         self,
@@ -122,9 +160,16 @@ class Service:
         try:
             context = copy.deepcopy(self._context)
             _begin(context, headers, request_ids)
-            return _judged(context, await self._entry_point(rows, context), start)
+            outcome = _judged(context, await self._entry_point(rows, context), start)
         except Exception as error:
-            return _failed(error)
+            return failure(error, request_ids)
+        if outcome.code == 200:
+            _record(context, outcome.took)
+        return outcome
+
+    def _has_begun(self, idx: int) -> bool:
+        """Whether a part of this row's answer has been streamed in the last call."""
+        return STREAM_NEXT in self._context.get_response_headers(idx)
 
     @staticmethod
     def retrieve_data_for_inference(
@@ -152,6 +197,12 @@ class Service:
 
         headers, rows, request_ids = self.retrieve_data_for_inference(batch)
         outcome = self.infer(headers, rows, request_ids)
+        if outcome.code != 200:
+
+            def pick(numbers: List[int]) -> Batch:
+                return self.retrieve_data_for_inference([batch[number] for number in numbers])
+
+            outcome = joined(self.settle(outcome, request_ids, pick), len(request_ids))
         return encode_predictions(request_ids, outcome.predictions, outcome.message, outcome.code)
 
 
@@ -169,7 +220,7 @@ def _begin(context: Context, headers: List[Dict[str, Any]], request_ids: Dict[in
 
 def _judged(context: Context, result: Any, start: float) -> Outcome:
     """The outcome of a handler that returned; ``start`` is the performance counter's before it."""
-    elapsed = round((time.perf_counter() - start) * 1000, 2)
+    took = round((time.perf_counter() - start) * 1000, 2)
     count = len(context.request_ids or ())
     if not isinstance(result, list):
         return _refused("Invalid model predict output", type(result).__name__)
@@ -177,9 +228,12 @@ def _judged(context: Context, result: Any, start: float) -> Outcome:
         counts = f"{len(result)} results for {count} requests"
         return _refused("number of batch response mismatched", counts)
     predictions = [_answer(context, idx, value) for idx, value in enumerate(result)]
+    return Outcome(200, "Prediction success", predictions, took=took)
+
+
+def _record(context: Context, took: float) -> None:
     if context.metrics is not None:
-        context.metrics.add_time(PREDICTION_METRIC, elapsed, None, "ms")
-    return Outcome(200, "Prediction success", predictions)
+        context.metrics.add_time(PREDICTION_METRIC, took, None, "ms")
 
 
 def _answer(context: Context, idx: int, value: Any) -> Prediction:
@@ -192,31 +246,11 @@ def _refused(message: str, found: str) -> Outcome:
     return Outcome(503, message, [])
 
 
-def _failed(error: Exception) -> Outcome:
-    """TorchServe's table of handler errors."""
-    if isinstance(error, MemoryError):
-        logger.error("System out of memory", exc_info=error)
-        return Outcome(507, "Out of resources", [])
-    if isinstance(error, PredictionException):
-        logger.error("Prediction error", exc_info=error)
-        return Outcome(_code(error.error_code), str(error.message), [])
-    if isinstance(error, UnsupportedOutput):
-        logger.error(UNSUPPORTED_OUTPUT, exc_info=error)
-        return Outcome(503, UNSUPPORTED_OUTPUT, [])
-    if "CUDA" in str(error):
-        logger.error("CUDA out of memory", exc_info=error)
-        return Outcome(507, "Out of resources", [])
-    logger.warning("Invoking custom service failed.", exc_info=error)
-    return Outcome(503, "Prediction failed", [])
-
-
-def _code(value: Any) -> int:
-    try:
-        code = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return 500
-    # 200 would promise one answer per request, and there is none.
-    return code if 100 <= code <= 599 and code != 200 else 500
+def _isolates(config: Dict[str, Any]) -> bool:
+    value = config.get("isolateErrors", False)
+    if not isinstance(value, bool):
+        logger.warning("isolateErrors must be true or false, not %r: it is off", value)
+    return value is True
 
 
 def _model_yaml(model_dir: str, manifest: Optional[Dict[str, Any]]) -> Dict[str, Any]:

@@ -254,6 +254,25 @@ def test_a_handlers_error_is_never_a_success() -> None:
     assert (outcome.code, outcome.message) == (500, "fine?")
 
 
+def test_a_bad_request_need_not_fail_its_batch() -> None:
+    """What TorchServe's handlers raise answers the whole batch, whoever is to blame."""
+
+    def handle(data: list[bytes], context: object) -> list[object]:
+        if b"bad" in data:
+            raise PredictionException("no cat", 422, request_index=data.index(b"bad"))
+        return list(data)
+
+    def pick(numbers: list[int]) -> tuple[list[Any], list[Any], dict[int, str]]:
+        rows = [[b"a", b"bad"][number] for number in numbers]
+        return [{} for _ in rows], rows, {at: f"id{n}" for at, n in enumerate(numbers)}
+
+    service = Service("m", "/nowhere", None, handle, None, 2)
+    failed = service.infer(*pick([0, 1]))
+    first, second = service.settle(failed, {0: "id0", 1: "id1"}, pick)
+    assert (first.rows, first.outcome[:2]) == ([1], (422, "no cat"))
+    assert (second.rows, second.outcome.predictions[0].body) == ([0], b"a")
+
+
 async def test_an_answer_that_is_too_long_costs_itself_only() -> None:
     """TorchServe closed the connection to the worker and answered its batch "Worker died."."""
     async with Rig(behaviour=hold) as rig:

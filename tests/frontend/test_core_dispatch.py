@@ -123,6 +123,53 @@ def test_an_error_code_answers_the_whole_batch_and_413_becomes_507() -> None:
     run_virtual(main)
 
 
+def test_an_error_may_name_some_requests_of_the_batch() -> None:
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(batch_size=3)
+            tasks = [send(rig, b"%d" % n) for n in range(3)]
+            await rig.worker.received()
+            batch, reply = rig.worker.current[0]
+            named = Response(batch.requests[1].id, 413, "", b"", b"")
+            reply(Reply(batch.batch_id, 413, "too odd", (named,)))
+            with pytest.raises(Internal, match=r"^too odd$") as caught:
+                await tasks[1]
+            assert caught.value.status == 507
+            assert not tasks[0].done()
+            row = Response(batch.requests[0].id, 200, "", b"", b"0")
+            reply(Reply(batch.batch_id, 200, "", (row,)))
+            assert (await tasks[0]).body == b"0"
+            reply(Reply(batch.batch_id, 503, "all that are left", ()))
+            with pytest.raises(Internal, match="all that are left"):
+                await tasks[2]
+            rig.worker.current.clear()
+            assert len(rig.meter.version("m", "1.0").batches) == 1
+            task = send(rig)  # the worker is free again
+            await until(lambda: bool(rig.worker.current))
+            rig.worker.finish()
+            await task
+
+    run_virtual(main)
+
+
+def test_a_reply_that_answers_nobody_is_a_sign_of_life() -> None:
+    """A batch that is run again row by row may take longer in all than one answer may."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(response_timeout=10)
+            task = send(rig)
+            await rig.worker.received()
+            batch, reply = rig.worker.current[0]
+            for _ in range(3):
+                await asyncio.sleep(8)
+                reply(Reply(batch.batch_id, 200, "", ()))
+            rig.worker.finish()
+            assert (await task).body == b"hello"
+
+    run_virtual(main)
+
+
 def test_unknown_models_and_versions_have_their_texts() -> None:
     async def main() -> None:
         async with Rig() as rig:

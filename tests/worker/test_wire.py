@@ -25,6 +25,7 @@ EXAMPLES = [
     m.Threads(3),
     m.Reply(7, 200, "", (RESPONSE, RESPONSE._replace(status=418, reason="teapot"))),
     m.Reply(7, 503, "Prediction failed", ()),
+    m.Reply(7, 404, "no cat", (m.Response(b"id-1", 404, "", b"", b""),)),
     m.ReplyChunk(b"id-1", 200, "", b"ts_stream_next\0true", b"part"),
     m.Log(20, "root", "hello"),
     m.Log(40, "handler", "two\nlines", "id-1,id-2"),
@@ -46,6 +47,11 @@ GOLDEN = {
         "000000000000002d" "07"
         "0000000000000007" "000000c8" "00000000" "0001"
         "04" "000000c8" "00000000" "00000000" "0000000000000002" "69642d31" "6f6b"
+    ),
+    m.Reply(7, 404, "no", (m.Response(b"id-1", 404, "", b"", b""),)): (
+        "000000000000002d" "07"
+        "0000000000000007" "00000194" "00000002" "0001" "6e6f"
+        "04" "00000194" "00000000" "00000000" "0000000000000000" "69642d31"
     ),
     m.Metric("T", "ms", "gauge", 1.5, (("M", "m"),), "id-1"): (
         "000000000000002e" "0a"

@@ -97,9 +97,10 @@ class Threads(NamedTuple):
 class Reply(NamedTuple):
     """Final answers to a batch.
 
-    A ``code`` other than 200 answers every request of the batch with ``message``, and
-    ``responses`` is empty. Otherwise it answers the requests named in ``responses``, which may
-    be some of the batch only: the batch ends when each of its requests has been answered.
+    It answers the requests named in ``responses``, which may be some of the batch only: the batch
+    ends when each of its requests has been answered. With a ``code`` other than 200 the answer is
+    an error with ``message``; then no ``responses`` means each request that is still open.
+    Code 200 without ``responses`` answers nothing and says that the worker is still at it.
     """
 
     batch_id: int

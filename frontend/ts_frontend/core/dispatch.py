@@ -208,11 +208,12 @@ class Pump:
         if answered is None:
             return
         if reply.code != 200:
-            _fail_batch(answered, reply)
-        for response in reply.responses:
-            job = answered.jobs.pop(response.request_id, None)
-            if job is not None:
-                job.answer(response)
+            _fail(answered, reply)
+        else:
+            for response in reply.responses:
+                job = answered.jobs.pop(response.request_id, None)
+                if job is not None:
+                    job.answer(response)
         self._postpone()
         if not answered.jobs:
             self._complete(reply.batch_id, answered)
@@ -273,9 +274,12 @@ class Pump:
         self.fail(500)
 
 
-def _fail_batch(flight: _Flight, reply: Reply) -> None:
+def _fail(flight: _Flight, reply: Reply) -> None:
+    """Answer the requests that the reply names with its error; where it names none, all."""
     # TorchServe turns 413 into 507: "too large" must not blame the client's body.
     status = 507 if reply.code == 413 else reply.code
-    for job in flight.jobs.values():
-        job.fail(Internal(reply.message, status=status))
-    flight.jobs.clear()
+    named = [response.request_id for response in reply.responses] or list(flight.jobs)
+    for request_id in named:
+        job = flight.jobs.pop(request_id, None)
+        if job is not None:
+            job.fail(Internal(reply.message, status=status))

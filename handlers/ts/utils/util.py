@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from enum import Enum
-from typing import Any, Callable, Dict, Iterable, List, Optional, Type
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, Union
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,25 @@ class PT2Backend(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
 
 
 class PredictionException(Exception):
-    """Raised by a handler to answer the whole batch with a status and a text of its own."""
+    """Raised by a handler to answer requests with a status and a text of its own.
 
-    def __init__(self, message: str, error_code: int = 500) -> None:
+    Args:
+        message: what the client reads.
+        error_code: HTTP status.
+        request_index: the number in the batch, or a list of numbers, of the requests that it is
+            about: the others are run again without them. None for the whole batch.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        error_code: int = 500,
+        request_index: Union[int, Sequence[int], None] = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.error_code = error_code
+        self.request_index = request_index
 
     def __str__(self) -> str:
         return f"{self.message} : {self.error_code}"

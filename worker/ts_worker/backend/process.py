@@ -160,7 +160,8 @@ class ProcessWorker:
         if entry is None:
             return
         entry.unanswered -= len(message.responses)
-        if message.code != 200 or entry.unanswered <= 0:
+        whole = message.code != 200 and not message.responses
+        if whole or entry.unanswered <= 0:
             del self._batches[message.batch_id]
         entry.sink(message)
 

@@ -12,20 +12,11 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from ts_worker.messages import (
-    Load,
-    Loaded,
-    Predict,
-    Reply,
-    ReplyChunk,
-    Response,
-    Threads,
-    pack_headers,
-)
+from ts_worker.messages import Load, Loaded, Predict, ReplyChunk, Threads, pack_headers
+from ts_worker.runtime.answers import answer
 from ts_worker.runtime.birth import leave, name_process, replace_environment
 from ts_worker.runtime.channel import Channel, Closed
 from ts_worker.runtime.logs import FrameHandler, install
-from ts_worker.runtime.rows import rows_of
 from ts_worker.runtime.threads import ThreadCount
 
 log = logging.getLogger(__name__)
@@ -174,42 +165,11 @@ def _serve(
     while True:
         message = channel.receive()
         if isinstance(message, Predict):
-            records.batch = message.requests
-            _reply(channel, service, message, load.decode_input_request)
-            records.batch = ()
+            records.begin(message.requests)
+            answer(channel, service, message, load.decode_input_request, records)
+            records.end()
             channel.end_batch(message)
         elif isinstance(message, Threads):
             threads.apply(message.number)
         else:
             log.warning("A frame %s came that this worker can't use", type(message).__name__)
-
-
-def _reply(channel: Channel, service: Any, batch: Predict, decode: bool) -> None:
-    """Answer a batch in any case: a worker that ended over one request would take others along."""
-    try:
-        channel.send(_answer(service, batch, decode))
-    except Closed:
-        raise
-    except Exception:  # what the user's code returned or set can't be sent
-        log.exception("The answer to a batch can't be sent")
-        channel.send(Reply(batch.batch_id, 503, "Prediction failed", ()))
-
-
-def _answer(service: Any, batch: Predict, decode: bool) -> Reply:
-    headers, rows, ids = rows_of(batch.requests, decode)
-    outcome = service.infer(headers, rows, ids)
-    if outcome.code != 200:
-        return Reply(batch.batch_id, outcome.code, outcome.message, ())
-    if len(outcome.predictions) != len(batch.requests):
-        return Reply(batch.batch_id, 500, outcome.message, ())
-    responses = tuple(
-        Response(
-            request.id,
-            prediction.status,
-            prediction.reason,
-            pack_headers(list(prediction.headers.items())) if prediction.headers else b"",
-            prediction.body,
-        )
-        for request, prediction in zip(batch.requests, outcome.predictions)
-    )
-    return Reply(batch.batch_id, 200, "", responses)

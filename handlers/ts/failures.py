@@ -1,0 +1,72 @@
+"""TorchServe's table of handler errors: which code and text answers what a handler raised.
+
+`ts.service` calls it; the traceback goes to the log, the client gets none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from typing import Any, Dict, Tuple
+
+from ts.prediction import UNSUPPORTED_OUTPUT, Outcome, UnsupportedOutput
+from ts.utils.util import PredictionException
+
+# As in TorchServe's log.
+logger = logging.getLogger("ts.service")
+
+
+def failure(error: Exception, request_ids: Dict[int, str], again: bool = False) -> Outcome:
+    """Log what a handler raised and find its answer.
+
+    Args:
+        error: its attribute ``request_index``, if it has one, says which rows it is about.
+        request_ids: of the rows that the handler was called with.
+        again: these rows have been in a call that failed before.
+    """
+    code, message, said, level = _answer(error)
+    blamed = _blamed(error, len(request_ids))
+    named = blamed or (tuple(request_ids) if again else ())
+    where = f" (request {', '.join(request_ids[idx] for idx in named)})" if named else ""
+    logger.log(level, "%s%s", said, where, exc_info=error)
+    return Outcome(code, message, [], blamed)
+
+
+def _answer(error: Exception) -> Tuple[int, str, str, int]:
+    """Code and text for the client, text and level for the log."""
+    if isinstance(error, MemoryError):
+        return 507, "Out of resources", "System out of memory", logging.ERROR
+    if isinstance(error, PredictionException):
+        code, message = _code(error.error_code), str(error.message)
+        return code, message, "Prediction error", logging.ERROR
+    if isinstance(error, UnsupportedOutput):
+        return 503, UNSUPPORTED_OUTPUT, UNSUPPORTED_OUTPUT, logging.ERROR
+    if "CUDA" in str(error):
+        return 507, "Out of resources", "CUDA out of memory", logging.ERROR
+    return 503, "Prediction failed", "Invoking custom service failed.", logging.WARNING
+
+
+def _code(value: Any) -> int:
+    try:
+        code = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 500
+    # 200 would promise one answer per request, and there is none.
+    return code if 100 <= code <= 599 and code != 200 else 500
+
+
+def _blamed(error: Exception, count: int) -> Tuple[int, ...]:
+    index = getattr(error, "request_index", None)
+    if index is None:
+        return ()
+    try:
+        several = index if isinstance(index, (list, tuple, set, frozenset, range)) else (index,)
+        numbers = tuple(sorted({operator.index(number) for number in several}))
+    except TypeError:
+        numbers = ()
+    if numbers and numbers[0] >= 0 and numbers[-1] < count:
+        return numbers
+    logger.warning(
+        "request_index=%r names no requests of a batch of %d: the whole batch fails", index, count
+    )
+    return ()

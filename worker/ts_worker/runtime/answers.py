@@ -1,0 +1,75 @@
+"""Runs a batch and sends what it came to. Called by `loop`, once for each batch.
+
+One reply answers a batch that went well; one that did not may take several.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, List, Tuple
+
+from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
+from ts_worker.runtime.channel import Channel, Closed
+from ts_worker.runtime.logs import FrameHandler
+from ts_worker.runtime.rows import rows_of
+
+log = logging.getLogger(__name__)
+
+
+def answer(
+    channel: Channel, service: Any, batch: Predict, decode: bool, records: FrameHandler
+) -> None:
+    """Answer a batch in any case: a worker that ended over one request would take others along."""
+    try:
+        outcome = service.infer(*rows_of(batch.requests, decode))
+        if outcome.code == 200:
+            channel.send(_success(batch.batch_id, batch.requests, outcome))
+        else:
+            records.batching = False  # no single reply follows that metrics could wait for
+            _settle(channel, service, batch, decode, outcome)
+    except Closed:
+        raise
+    except Exception:  # what the user's code returned or set can't be sent
+        log.exception("The answer to a batch can't be sent")
+        channel.send(Reply(batch.batch_id, 503, "Prediction failed", ()))
+
+
+def _settle(channel: Channel, service: Any, batch: Predict, decode: bool, failed: Any) -> None:
+    """Send each part of a batch that failed as soon as it is known: the server's time limit for
+    a worker's answer begins anew with each."""
+    requests = batch.requests
+    ids = {number: request.id.decode("ascii") for number, request in enumerate(requests)}
+
+    def pick(numbers: List[int]) -> Any:
+        return rows_of(tuple(requests[number] for number in numbers), decode)
+
+    for numbers, outcome in service.settle(failed, ids, pick):
+        some = tuple(requests[number] for number in numbers)
+        if not some:  # nothing is settled yet: a sign of life
+            channel.send(Reply(batch.batch_id, 200, "", ()))
+        elif outcome.code == 200:
+            channel.send(_success(batch.batch_id, some, outcome))
+        else:
+            all_of_it = len(some) == len(requests)
+            named = () if all_of_it else tuple(_named(one, outcome.code) for one in some)
+            channel.send(Reply(batch.batch_id, outcome.code, outcome.message, named))
+
+
+def _named(request: Request, code: int) -> Response:
+    return Response(request.id, code, "", b"", b"")
+
+
+def _success(batch_id: int, requests: Tuple[Request, ...], outcome: Any) -> Reply:
+    if len(outcome.predictions) != len(requests):
+        return Reply(batch_id, 500, outcome.message, ())
+    responses = tuple(
+        Response(
+            request.id,
+            prediction.status,
+            prediction.reason,
+            pack_headers(list(prediction.headers.items())) if prediction.headers else b"",
+            prediction.body,
+        )
+        for request, prediction in zip(requests, outcome.predictions)
+    )
+    return Reply(batch_id, 200, "", responses)
