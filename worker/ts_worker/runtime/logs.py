@@ -25,7 +25,18 @@ class FrameHandler(logging.Handler):
         super().__init__()
         self._channel = channel
         self._thread = threading.get_ident()  # which runs the handler
-        self.batch: Tuple[Request, ...] = ()  # that runs: a reply will follow soon
+        self.batch: Tuple[Request, ...] = ()  # that runs
+        self.batching = False  # whether a reply will follow soon
+
+    def begin(self, batch: Tuple[Request, ...]) -> None:
+        """These requests are run from now on: metrics wait for their reply, records name them."""
+        self.batch = batch
+        self.batching = True
+
+    def end(self) -> None:
+        """They have been answered."""
+        self.batch = ()
+        self.batching = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -44,7 +55,7 @@ class FrameHandler(logging.Handler):
                 tuple([(str(key), str(label)) for key, label in dimensions]),
                 str(request_ids),
             )
-            if self.batch:
+            if self.batching:
                 self._channel.send_later(message)
             else:
                 self._channel.send(message)
