@@ -65,7 +65,7 @@ class Door:
         self.sockets = tuple(opened)
         for one in opened:
             one.setblocking(False)
-            self._loop.add_reader(one, self._accept, one, backlog)
+            self._listen(one, backlog)
 
     def close(self) -> None:
         """Accept nothing more and drop who has not come in yet."""
@@ -82,6 +82,9 @@ class Door:
         """Wait until those are gone."""
         if self._entering:
             await asyncio.wait(self._entering)
+
+    def _listen(self, listening: socket.socket, backlog: int) -> None:
+        self._loop.add_reader(listening, self._accept, listening, backlog)
 
     def _accept(self, listening: socket.socket, backlog: int) -> None:
         for _ in range(backlog):
@@ -103,8 +106,9 @@ class Door:
         # The socket stays readable, so without a pause the loop would do nothing else.
         log.error("Connections have to wait: %s", error.strerror)
         self._loop.remove_reader(listening)
-        again = (self._loop.add_reader, listening, self._accept, listening, backlog)
-        self._resting[listening] = self._loop.call_later(REST_SECONDS, *again)
+        self._resting[listening] = self._loop.call_later(
+            REST_SECONDS, self._listen, listening, backlog
+        )
 
     async def _enter(self, client: socket.socket) -> None:
         end = self._loop.time() + self._patience
