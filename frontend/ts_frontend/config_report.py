@@ -32,7 +32,7 @@ def as_json(loaded: Loaded) -> str:
     flag or the path, and ``line`` is there for files only.
     """
     settings = {
-        name: {"value": _plain(value), **_facts(origin)}
+        name: {"value": json_value(value), **_facts(origin)}
         for name, value, origin in _settings(loaded)
     }
     return json.dumps({"settings": settings, "warnings": loaded.config.warnings}, indent=2)
@@ -50,7 +50,7 @@ def _settings(loaded: Loaded) -> Iterator[tuple[str, Any, Origin | None]]:
 
 def _text(value: Any) -> str:
     """A value as it is written into a file, on one line."""
-    plain = _plain(value)
+    plain = json_value(value)
     if plain is None or plain == {}:
         return "unset"
     if isinstance(plain, list):
@@ -61,7 +61,7 @@ def _text(value: Any) -> str:
     return " ".join(text.split())
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, Address | Path):
         return str(value)

@@ -10,8 +10,9 @@ import glob
 import os
 from pathlib import Path
 
-ENDPOINTS = "torchserve_py.endpoints"
-SNAPSHOTS = "torchserve_py.snapshots"
+from ts_frontend.plugins import GROUP as ENDPOINTS
+from ts_frontend.snapshot_store import GROUP as SNAPSHOTS
+
 _PAGE = "see docs/plugins.md"
 _WORDS = {
     ENDPOINTS: ("endpoint", "execution"),

@@ -29,6 +29,7 @@ from ts_frontend.core.status import Status
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Supervisor
 from ts_frontend.core.threads import usable_cores
+from ts_frontend.endpoints import ServerView, load_endpoints
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import BindError, Listener
 from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys, mounted_keys
@@ -177,7 +178,9 @@ async def _server(config: Config) -> AsyncIterator[_Running]:
             cores=cores,
         )
         snapshots = _snapshots(config, management)
-        listeners = build_listeners(config, Rooms(inference, management, recorder, logs, tokens))
+        endpoints = load_endpoints(ServerView(config, management))
+        rooms = Rooms(inference, management, recorder, logs, tokens, endpoints)
+        listeners = build_listeners(config, rooms)
 
         await store.clear_stale()
         await backend.open()

@@ -596,6 +596,17 @@ def test_unknown_and_idle_keys_are_named(tmp_path: Path) -> None:
     assert "number_of_netty_threads: accepted, no effect" in idle
 
 
+def test_java_plugins_are_named_at_the_start(tmp_path: Path) -> None:
+    """TorchServe loaded the archives of this folder; a server without a JVM must say so."""
+    (tmp_path / "plugins").mkdir()
+    jar = tmp_path / "plugins" / "endpoint-plugins.jar"
+    jar.touch()
+    properties(tmp_path, "plugins_path=plugins")
+    warnings = load_config({}, {}, tmp_path).warnings
+    assert any(f"{jar} is not loaded" in one for one in warnings)
+    assert any("torchserve_py.endpoints" in one for one in warnings)
+
+
 def test_addresses_may_be_ipv6(tmp_path: Path) -> None:
     """TorchServe took no host with a colon in it."""
     properties(tmp_path, "inference_address=http://[::1]:8080")

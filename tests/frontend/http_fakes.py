@@ -13,6 +13,7 @@ from ts_frontend.config import Address, Config
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.job import Answer
 from ts_frontend.core.management import Management, Outcome
+from ts_frontend.endpoints import Installed
 from ts_frontend.errors import ModelNotFound
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import Listener
@@ -172,6 +173,7 @@ async def edge(
     behaviour: Behaviour = echo,
     tokens: Tokens | None = None,
     tune: Callable[[Listener], None] | None = None,
+    endpoints: Sequence[Installed] = (),
     **settings: Any,
 ) -> AsyncIterator[Edge]:
     """Start an edge on free ports; ``tune`` may change a listener before it starts."""
@@ -179,7 +181,8 @@ async def edge(
     config = Config(**{**dict.fromkeys(addresses, ANY_PORT), **settings})
     inference, management, logs = FakeInference(behaviour), FakeManagement(), FakeLogs()
     recorder = Recorder(SPEC, logs, host="here")
-    rooms = Rooms(cast(Inference, inference), cast(Management, management), recorder, logs, tokens)
+    seams = cast(Inference, inference), cast(Management, management)
+    rooms = Rooms(*seams, recorder, logs, tokens, endpoints)
     listeners = build_listeners(config, rooms)
     started: list[Listener] = []
     try:

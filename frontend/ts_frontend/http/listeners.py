@@ -10,6 +10,7 @@ from typing import Protocol
 from ts_frontend.config import Address, Config
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.management import Management
+from ts_frontend.endpoints import Installed
 from ts_frontend.http import openapi
 from ts_frontend.http.body import BodyReader
 from ts_frontend.http.exchange import RequestIds
@@ -17,6 +18,7 @@ from ts_frontend.http.health import HealthFace
 from ts_frontend.http.inference import InferenceFace
 from ts_frontend.http.management import ManagementFace, TokenFace
 from ts_frontend.http.metrics import MetricsFace
+from ts_frontend.http.plugins import PluginFace
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.router import Face, Router
 from ts_frontend.http.server import Listener
@@ -41,6 +43,7 @@ class Rooms:
     recorder: Recorder
     logs: AccessLog
     tokens: Tokens | None
+    endpoints: Sequence[Installed] = ()
 
 
 def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
@@ -50,7 +53,8 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
     TorchServe all of management stays usable there, each API with its own token.
 
     Raises:
-        ConfigError: an https address without a usable certificate and key.
+        ConfigError: an https address without a usable certificate and key, or two endpoints of
+            plugins in one place.
     """
     respond = Responder(_cors(config))
     bodies = BodyReader(config.max_request_size)
@@ -72,17 +76,21 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
             ping=ping,
         )
 
+    def plugins(*listeners: str) -> list[Face]:
+        found = [one for one in rooms.endpoints if one.endpoint.listener in listeners]
+        return [PluginFace(found, respond, bodies, rooms.tokens)] if found else []
+
     plan: list[tuple[Address, list[Face]]] = []
     if config.inference_address == config.management_address and _same(config):
-        first = health(openapi.combined(), True)
-        plan.append((config.inference_address, [first, *inference, *management, *metrics]))
+        first: list[Face] = [*plugins("inference", "management"), health(openapi.combined(), True)]
+        plan.append((config.inference_address, [*first, *inference, *management, *metrics]))
     else:
-        plan.append((config.inference_address, [health(openapi.inference(), True), *inference]))
-        first = health(openapi.management(), False)
-        plan.append((config.management_address, [first, *management]))
+        first = [*plugins("inference"), health(openapi.inference(), True)]
+        plan.append((config.inference_address, [*first, *inference]))
+        first = [*plugins("management"), health(openapi.management(), False)]
+        plan.append((config.management_address, [*first, *management]))
     if metrics:
-        first = health(openapi.metrics(), False)
-        plan.append((config.metrics_address, [first, *metrics]))
+        plan.append((config.metrics_address, [health(openapi.metrics(), False), *metrics]))
     hosts = list(dict.fromkeys(address.host for address, _ in plan if address.scheme == "https"))
     make = _maker(rooms, respond, server_context(config, hosts) if hosts else None)
     return [make(address, faces) for address, faces in plan]
