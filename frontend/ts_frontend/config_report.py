@@ -14,6 +14,7 @@ from ts_frontend.model_snapshot import ModelSnapshot
 from ts_frontend.sources import Origin
 
 MASK = "********"
+_NO_SETTINGS = ("restored_from", "written", "warnings")
 
 
 def as_text(loaded: Loaded) -> str:
@@ -42,7 +43,7 @@ def _settings(loaded: Loaded) -> Iterator[tuple[str, Any, Origin | None]]:
     """Every field with its value and origin, in the order of the key table, secrets masked."""
     secret = {key.name for key in key_table().values() if key.secret}
     for entry in fields(Config):
-        if entry.name in ("warnings", "written"):
+        if entry.name in _NO_SETTINGS:
             continue
         value = MASK if entry.name in secret else getattr(loaded.config, entry.name)
         yield entry.name, value, loaded.origins.get(entry.name)

@@ -109,8 +109,9 @@ class Folder:
 
 
 class Opened(NamedTuple):
-    """A store and what messages call it."""
+    """A store, its name, and what messages call it where it is to blame."""
 
+    name: str
     title: str
     store: SnapshotStore
 
@@ -118,7 +119,7 @@ class Opened(NamedTuple):
         """What messages call one of its snapshots: the path, where it has one."""
         if isinstance(self.store, Folder):
             return str(self.store.path(name))
-        return f"{name} of {self.title}"
+        return f"{name} of snapshot store {self.name}"
 
 
 def snapshot_folder(log_location: Path) -> Path:
@@ -143,7 +144,7 @@ def open_store(chosen: str | None, folder: Path) -> Opened:
     Raises:
         ConfigError: no such plugin, several and none chosen, or one that does not load.
     """
-    files = Opened(f"folder {folder}", Folder(folder))
+    files = Opened(FILE, f"folder {folder}", Folder(folder))
     if chosen == FILE:
         return files
     from importlib.metadata import entry_points
@@ -151,7 +152,7 @@ def open_store(chosen: str | None, folder: Path) -> Opened:
     found = list(entry_points(group=GROUP))
     named = [entry for entry in found if chosen is None or entry.name == chosen]
     if len(named) == 1:
-        return Opened(f"store {_title(named[0])}", _load(named[0]))
+        return Opened(named[0].name, f"store {_title(named[0])}", _load(named[0]))
     if not found and chosen is None:
         return files
     listed = ", ".join(map(_title, found)) or "none"

@@ -17,7 +17,7 @@ from ts_frontend import cli
 from ts_frontend.config import Config, load
 from ts_frontend.config_report import MASK, as_json, as_text
 
-HIDDEN = ("warnings", "written")
+HIDDEN = ("restored_from", "written", "warnings")
 VARIABLES = ("TEMP", "TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
 
 

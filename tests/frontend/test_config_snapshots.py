@@ -101,7 +101,7 @@ def test_a_store_is_named_by_the_variable_or_by_the_file_beside(cwd: Path) -> No
     (cwd / "config.properties").write_text("model_store=store\nsnapshot_store=shelf\n")
     config = load_config({}, {}, cwd)
     assert (config.job_queue_size, config.snapshot_store, config.source) == (7, "shelf", None)
-    assert config.restored_from == f"{NAME} of store shelf ({__name__}:Shelf of unknown)"
+    assert config.restored_from == f"{NAME} of snapshot store shelf"
     assert dict(config.written)["snapshot_store"] == "shelf"
     assert "config.properties is not read" in config.warnings[0]
 
@@ -202,8 +202,5 @@ def test_the_example_is_found_by_its_entry_point(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        "20240101000000069-snapshot.cfg of store sqlite "
-        "(snapshot_sqlite:SqliteStore of snapshot-sqlite), line 2\n"
-    )
+    assert done.stdout == "20240101000000069-snapshot.cfg of snapshot store sqlite, line 2\n"
     assert (tmp_path / "db").stat().st_mode & 0o777 == 0o600

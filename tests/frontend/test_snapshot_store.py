@@ -119,7 +119,8 @@ def test_the_only_plugin_is_used(
     install(monkeypatch, one=value)
     opened = open_store(None, tmp_path)
     assert isinstance(opened.store, Store)
-    assert opened.label("a.cfg") == f"a.cfg of store one ({__name__}:{value} of unknown)"
+    assert opened.title == f"store one ({__name__}:{value} of unknown)"
+    assert opened.label("a.cfg") == "a.cfg of snapshot store one"
     assert snapshot_store.installed()
     assert isinstance(open_store("file", tmp_path).store, Folder)
 
