@@ -234,7 +234,7 @@ def test_what_a_worker_says_goes_to_log_and_meter() -> None:
                 (name, "stderr", logging.WARNING, "a warning"),
                 (name, "stdout", logging.ERROR, "two\nlines"),
             ]
-            assert rig.log.fields[1:] == [("m", "1.0", ""), ("m", "1.0", "id-1,id-2")]
+            assert rig.log.fields[-2:] == [("m", "1.0", ""), ("m", "1.0", "id-1,id-2")]
             assert rig.meter.metrics == [metric]
 
     run_virtual(main)

@@ -81,3 +81,28 @@ import os, sys
 print("the last words", file=sys.stderr, flush=True)
 os._exit(9)
 """
+
+LOGS = """
+import logging, sys, threading
+
+log = logging.getLogger("mine")
+log.setLevel(1)
+
+def handle(data, context):
+    if data is None:
+        log.info("loading")
+        return None
+    for level in (5, 10, 20, 30, 40, 50):
+        log.log(level, "at %d", level)
+    logging.debug("below the root's level")
+    try:
+        raise ValueError("a cause")
+    except ValueError:
+        log.exception("it broke")
+    thread = threading.Thread(target=log.info, args=("beside",))
+    thread.start()
+    thread.join()
+    print("printed")
+    print("complained", file=sys.stderr)
+    return [b""] * len(data)
+"""

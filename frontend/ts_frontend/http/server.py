@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from aiohttp import HttpVersion, HttpVersion11
 from aiohttp.web import BaseRequest, StreamResponse
 
 from ts_frontend.config import Address
@@ -188,10 +189,11 @@ class Listener:
 
     def _failed(self, request: BaseRequest, error: ServeError) -> RawResponse:
         exchange = self._exchange(request)
-        if exchange.method == "UNKNOWN":
-            exchange.method = "GET"  # as TorchServe logs what it can't parse
+        version = request.version
+        if exchange.method == "UNKNOWN":  # TorchServe logs so what it can't parse
+            exchange.method, version = "GET", HttpVersion11
         response = self._respond.error(exchange, error)
-        self._record(exchange, response)
+        self._record(exchange, response, version)
         return response
 
     def _exchange(self, request: BaseRequest) -> Exchange:
@@ -200,7 +202,9 @@ class Listener:
             exchange.keep_alive = False
         return exchange
 
-    def _record(self, exchange: Exchange, response: RawResponse) -> None:
+    def _record(
+        self, exchange: Exchange, response: RawResponse, version: HttpVersion | None = None
+    ) -> None:
         """Leave the request in access log and counters; a stream's at its first chunk."""
         protocol = exchange.request.protocol
         remote = protocol.remote_text if isinstance(protocol, Connection) else ""
@@ -208,8 +212,8 @@ class Listener:
         if not target.isascii():
             target = target.encode("utf-8", "replace").decode()
         method, status = exchange.method, response.status
-        version = exchange.request.version
-        spoken = f"HTTP/{version.major}.{version.minor}"
+        major, minor = version or exchange.request.version
+        spoken = f"HTTP/{major}.{minor}"
         ms = int((time.monotonic() - exchange.started) * 1000)
         id, model, asked = exchange.id, exchange.model, exchange.version
         self._access(
