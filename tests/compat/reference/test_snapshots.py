@@ -1,6 +1,6 @@
 """Snapshots by §8.10 and step 3 of §2.1: what is written, when, and what a start makes of it.
 
-The real server that is stopped and killed is in tests/e2e/test_snapshots.py.
+The real server that is stopped and killed is in tests/e2e/test_restart.py.
 """
 
 from __future__ import annotations
