@@ -4,8 +4,10 @@ of docs/compatibility.md."""
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
+import logging
 import os
 import stat
 import time
@@ -43,6 +45,8 @@ from ts_frontend.errors import (
     ServiceUnavailable,
 )
 from ts_frontend.http.tokens import Tokens, mounted_keys
+from ts_frontend.log_files import FileSink
+from ts_frontend.logs import Logs
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion, model_snapshot
@@ -108,6 +112,45 @@ def test_latencies_are_counters_and_histograms() -> None:
     for name, bound in (("request", "0.025"), ("queue", "5.0E-4")):
         sample = f"ts_inference_{name}_duration_seconds_bucket{{{labels}"
         assert f'{sample}le="{bound}",}} 1.0\n' in text
+
+
+# Logs
+
+
+def test_own_lines_stand_in_the_log_once(tmp_path: Path) -> None:
+    logs = Logs(Config(log_location=tmp_path, metrics_location=tmp_path), stdout=None)
+    logs.open()
+    logging.getLogger("ts_frontend.x").warning("a line")
+    logs.close()
+    assert (tmp_path / "ts_log.log").read_text().count("a line") == 1
+
+
+def test_each_rolled_file_of_a_day_is_kept(tmp_path: Path) -> None:
+    """TorchServe's name of a rolled file has the day only."""
+    sink = FileSink(tmp_path / "a.log", max_bytes=8)
+    sink.open()
+    for text in ("first\n", "second\n", "third\n"):
+        sink.write(text)
+    sink.close()
+    rolled = [gzip.decompress(path.read_bytes()) for path in tmp_path.glob("*.gz")]
+    assert sorted(rolled) == [b"first\n", b"second\n"]
+
+
+def test_a_log4j2_file_counts_for_its_levels(tmp_path: Path) -> None:
+    (tmp_path / "log4j2.xml").write_text(
+        '<Configuration><Appenders><Console name="out"><JSONPatternLayout/></Console></Appenders>'
+        '<Loggers><Logger name="ACCESS_LOG" level="off"/></Loggers></Configuration>'
+    )
+    properties(tmp_path, "log_format=json")
+    environ = {"LOG_LOCATION": str(tmp_path), "METRICS_LOCATION": str(tmp_path)}
+    config = load_config({"log_config": "log4j2.xml"}, environ, tmp_path)
+    logs = Logs(config, stdout=None)
+    logs.open()
+    logs.access("not wanted")
+    logs.close()
+    assert (tmp_path / "access_log.log").read_text() == ""
+    (line,) = (tmp_path / "ts_log.log").read_text().splitlines()
+    assert "appenders out (" in json.loads(line)["message"]
 
 
 # Requests that TorchServe left without an answer, or with a wrong one
