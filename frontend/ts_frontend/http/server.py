@@ -212,8 +212,9 @@ class Listener:
         if not target.isascii():
             target = target.encode("utf-8", "replace").decode()
         method, status = exchange.method, response.status
-        major, minor = version or exchange.request.version
-        spoken = f"HTTP/{major}.{minor}"
+        version = version or exchange.request.version
+        # One of aiohttp's constants, all but always.
+        spoken = "HTTP/1.1" if version is HttpVersion11 else "HTTP/{}.{}".format(*version)
         ms = int((time.monotonic() - exchange.started) * 1000)
         id, model, asked = exchange.id, exchange.model, exchange.version
         self._access(
