@@ -1,4 +1,4 @@
-"""Model archives: making, reading and unpacking them. The Python API of the archiver."""
+"""Archives of models and workflows: making, reading, unpacking. The archiver's Python API."""
 
 from ts_archiver.entries import Limits
 from ts_archiver.errors import (
@@ -21,6 +21,7 @@ from ts_archiver.inspecting import FileReport, Inspection, inspect
 from ts_archiver.manifest import Manifest
 from ts_archiver.packing import pack
 from ts_archiver.unpacking import extract, read_manifest
+from ts_archiver.workflows import pack_workflow
 
 __all__ = [
     "AlreadyExists",
@@ -44,5 +45,6 @@ __all__ = [
     "extract",
     "inspect",
     "pack",
+    "pack_workflow",
     "read_manifest",
 ]

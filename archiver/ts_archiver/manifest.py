@@ -22,23 +22,25 @@ ARCHIVER_VERSION = "1.0.0"
 # A manifest lists names and hashes: 64 MiB is some half a million files.
 MAX_MANIFEST_BYTES = 64 << 20
 
-_DATE_FORMAT = "%d/%m/%Y %H:%M:%S"
+DATE_FORMAT = "%d/%m/%Y %H:%M:%S"
 
 
-def build(
-    recipe: Recipe, members: Iterable[Member], digests: Mapping[str, str], created_on: str
-) -> bytes:
-    """The manifest of ``recipe`` as the JSON text that goes into the archive."""
-    manifest: Manifest = {
+def describe(recipe: Recipe, created_on: str) -> Manifest:
+    """What ``recipe`` says about its model, before anything is packed."""
+    return {
         "createdOn": created_on,
         "runtime": recipe.runtime,
         "model": recipe.model_entry(),
         "archiverVersion": ARCHIVER_VERSION,
-        "files": {
-            member.name: {"size": member.size, "sha256": digests[member.name]} for member in members
-        },
     }
-    return json.dumps(manifest, indent=2).encode()
+
+
+def build(described: Manifest, members: Iterable[Member], digests: Mapping[str, str]) -> bytes:
+    """The JSON text that goes into the archive: what is described, and each file's hash."""
+    files = {
+        member.name: {"size": member.size, "sha256": digests[member.name]} for member in members
+    }
+    return json.dumps({**described, "files": files}, indent=2).encode()
 
 
 def parse(text: bytes, origin: str) -> Manifest:
@@ -74,11 +76,11 @@ def creation_time(members: Iterable[Member], source_date_epoch: str | None) -> s
     """
     if source_date_epoch:
         try:
-            return time.strftime(_DATE_FORMAT, time.gmtime(int(source_date_epoch)))
+            return time.strftime(DATE_FORMAT, time.gmtime(int(source_date_epoch)))
         except (ValueError, OverflowError, OSError) as error:
             raise BadOption(
                 f"SOURCE_DATE_EPOCH={source_date_epoch!r} is no time. Give whole seconds "
                 "since 1970, or unset it."
             ) from error
     newest = max((int(member.modified) for member in members), default=315532800)
-    return time.strftime(_DATE_FORMAT, time.gmtime(newest))
+    return time.strftime(DATE_FORMAT, time.gmtime(newest))

@@ -73,27 +73,41 @@ def pack(
     return pack_recipe(recipe, warn=logger.warning)
 
 
-def pack_recipe(recipe: Recipe, *, warn: Warn, progress: Progress | None = None) -> Path:
+def pack_recipe(
+    recipe: Recipe,
+    *,
+    warn: Warn,
+    progress: Progress | None = None,
+    described: manifest.Manifest | None = None,
+) -> Path:
     """`pack` with its options as one value and its messages as calls.
 
     Args:
         warn: told one line for each thing that is odd but no error.
         progress: told how many bytes are to be read, and of each as it is.
+        described: a manifest of the caller's own, to which the files' hashes are added; that of
+            ``recipe`` where None.
     """
     recipe.check()
     folder = recipe.archive_format == "no-archive"
     check_target(recipe.target, force=recipe.force, folder=folder)
     members = collect(recipe, warn)
     created_on = manifest.creation_time(members, os.environ.get("SOURCE_DATE_EPOCH"))
-    _check_syntax(recipe, warn)
-    _check_yaml(recipe, warn)
+    for path in (recipe.handler_file(), recipe.model_file):
+        check_syntax(path, warn)
+    check_yaml(recipe.config_file, warn)
+    described = described or manifest.describe(recipe, created_on)
     with staged(recipe.target, force=recipe.force, folder=folder, warn=warn) as temporary:
-        _write(recipe, temporary, members, created_on, progress or _silent)
+        _write(recipe, temporary, members, described, progress or _silent)
     return recipe.target
 
 
 def _write(
-    recipe: Recipe, temporary: Path, members: list[Member], created_on: str, progress: Progress
+    recipe: Recipe,
+    temporary: Path,
+    members: list[Member],
+    described: manifest.Manifest,
+    progress: Progress,
 ) -> None:
     digests: dict[str, str] = {}
     total = sum(member.size for member in members)
@@ -103,13 +117,12 @@ def _write(
     ):
         for member in members:
             digest = hashlib.sha256()
-            writer.add(member, _chunks(member, digest.update, tick))
+            writer.add(member, chunks(member, digest.update, tick))
             digests[member.name] = digest.hexdigest()
-        text = manifest.build(recipe, members, digests, created_on)
-        writer.add_bytes(MANIFEST_NAME, text)
+        writer.add_bytes(MANIFEST_NAME, manifest.build(described, members, digests))
 
 
-def _chunks(
+def chunks(
     member: Member, hash_update: Callable[[bytes], None], tick: Callable[[int], object]
 ) -> Iterator[bytes]:
     """The bytes of a file, hashed on their way, so that each file is read once."""
@@ -146,28 +159,26 @@ def _unreadable(path: Path, error: OSError) -> MissingInput:
     return MissingInput(f"can't read {path}: {reason(error)}.")
 
 
-def _check_syntax(recipe: Recipe, warn: Warn) -> None:
+def check_syntax(path: StrPath | None, warn: Warn) -> None:
     """Warn of code that no worker can load. Only warn: it may be meant for another Python."""
-    for path in (recipe.handler_file(), recipe.model_file):
-        if path is None or Path(path).suffix != ".py":
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                compile(Path(path).read_bytes(), os.fspath(path), "exec", dont_inherit=True)
-        except SyntaxError as error:
-            warn(f"{path} line {error.lineno}: {error.msg}. A worker can't load this file.")
-        except (ValueError, RecursionError, MemoryError) as error:
-            warn(f"{path} does not compile: {error}. A worker can't load this file.")
+    if path is None or Path(path).suffix != ".py":
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(Path(path).read_bytes(), os.fspath(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        warn(f"{path} line {error.lineno}: {error.msg}. A worker can't load this file.")
+    except (ValueError, RecursionError, MemoryError) as error:
+        warn(f"{path} does not compile: {error}. A worker can't load this file.")
 
 
-def _check_yaml(recipe: Recipe, warn: Warn) -> None:
+def check_yaml(path: StrPath | None, warn: Warn) -> None:
     """Warn of a config file that no server can read. Only warn: TorchServe's tool packs it too."""
-    if recipe.config_file is None:
+    if path is None:
         return
     import yaml  # here: most archives have no config file
 
-    path = os.fspath(recipe.config_file)
     try:
         parsed = yaml.safe_load(Path(path).read_bytes())
     except OSError:

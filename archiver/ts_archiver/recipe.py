@@ -71,7 +71,7 @@ class Recipe:
         Raises:
             BadOption: the model name, handler, runtime or format can't be.
         """
-        if not _NAME.fullmatch(self.model_name):
+        if not is_name(self.model_name):
             raise BadOption(
                 f"model name {self.model_name!r} can't be a file name and a URL part. Use letters, "
                 "digits, '_', '-' and '.', with a letter or digit first."
@@ -123,6 +123,11 @@ class Recipe:
             "configFile": _name(self.config_file),
         }
         return {key: value for key, value in entry.items() if value}
+
+
+def is_name(text: str) -> bool:
+    """Whether a model or workflow may be called so: a file name and a part of a URL."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _name(path: StrPath | None) -> str:

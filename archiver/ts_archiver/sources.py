@@ -52,7 +52,7 @@ def collect(recipe: Recipe, warn: Warn) -> list[Member]:
         elif _same_file(path, recipe.target):
             warn(f"{path} is left out: it is the archive being replaced.")
         else:
-            _choose(chosen, _member(name, path), recipe.last_wins, warn)
+            choose(chosen, file_member(name, path), recipe.last_wins, warn)
     _check_folders(chosen)
     return [chosen[name] for name in sorted(chosen)]
 
@@ -146,7 +146,7 @@ def _oddity(path: Path) -> str | None:
     except FileNotFoundError:
         return "links to a missing file"
     except OSError as error:
-        # Other errors may be mended, so `_member` refuses the file.
+        # Other errors may be mended, so `file_member` refuses the file.
         return "links to itself" if error.errno == errno.ELOOP else None
     return None if stat.S_ISREG(mode) else "is no plain file"
 
@@ -155,7 +155,12 @@ def _skipped(folder: str) -> bool:
     return folder.startswith(".") or folder in ("__pycache__", "__MACOSX")
 
 
-def _member(name: str, path: Path) -> Member:
+def file_member(name: str, path: Path) -> Member:
+    """The file at ``path``, to be stored under ``name``.
+
+    Raises:
+        MissingInput: it is missing, unreadable, or no plain file.
+    """
     try:
         found = path.stat()
         name.encode()
@@ -174,7 +179,12 @@ def _member(name: str, path: Path) -> Member:
     return Member(name, path, found.st_size, found.st_mtime, found.st_mode & 0o111)
 
 
-def _choose(chosen: dict[str, Member], new: Member, last_wins: bool, warn: Warn) -> None:
+def choose(chosen: dict[str, Member], new: Member, last_wins: bool, warn: Warn) -> None:
+    """Add ``new`` to the files by name, unless the same file is there.
+
+    Raises:
+        Collision: another file has the name, and not ``last_wins``.
+    """
     old = chosen.get(new.name)
     if old is None:
         chosen[new.name] = new
