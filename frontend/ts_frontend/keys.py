@@ -110,6 +110,7 @@ class Config:
     install_py_dep_per_model: bool = _key(False, v.boolean)
     default_service_handler: str | None = _key(None, v.optional_text)
     service_envelope: str | None = _key(None, v.optional_text)
+    weights_only: bool = _key(True, v.strict_boolean)
 
     # Batches and queues.
     batch_policy: Literal["eager", "delay"] = _key("eager", v.batch_policy)

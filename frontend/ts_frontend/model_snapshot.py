@@ -27,6 +27,7 @@ class SavedVersion:
         batch_size, max_batch_delay, ...: as in `core.settings.Settings`.
         handler: the register call's, where it differs from the archive's. Not in TorchServe, which
             loses it.
+        weights_only: the register call's; not in TorchServe.
         parallel_level: kept for who follows it; the model's yaml says the same.
     """
 
@@ -42,6 +43,7 @@ class SavedVersion:
     startup_timeout: int = _TIMEOUT
     runtime: str = "python"
     handler: str | None = None
+    weights_only: bool | None = None
     parallel_level: int | None = None
 
     def __str__(self) -> str:
@@ -64,6 +66,8 @@ class SavedVersion:
             body["parallelLevel"] = self.parallel_level
         if self.handler is not None:
             body["handler"] = self.handler
+        if self.weights_only is not None:
+            body["weightsOnly"] = self.weights_only
         return body
 
 
@@ -198,6 +202,7 @@ class _Reader:
             startup_timeout=self._whole("startupTimeout", 1, _TIMEOUT, required=False),
             runtime=self._text("runtimeType", "python"),
             handler=self._text("handler", "") or None,
+            weights_only=self._boolean("weightsOnly") if "weightsOnly" in self._values else None,
             parallel_level=level or None,
         )
 

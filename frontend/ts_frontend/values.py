@@ -72,6 +72,13 @@ def boolean(raw: str) -> bool:
     raise FallBack(False, f"only true is true: taken as false{hint}")
 
 
+def strict_boolean(raw: str) -> bool:
+    """``true`` or ``false``, where taking a slip of the pen for false would be dangerous."""
+    if raw.strip().lower() in ("true", "false"):
+        return raw.strip().lower() == "true"
+    raise BadValue("expected true or false")
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Reader of a whole number within bounds."""
     bounds = f"at least {least}" if most is None else f"{least} to {most}"

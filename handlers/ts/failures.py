@@ -1,4 +1,4 @@
-"""TorchServe's table of handler errors: which code and text answers what a handler raised.
+"""What a handler's errors become: TorchServe's table of codes and texts, and cures for some.
 
 `ts.service` calls it; the traceback goes to the log, the client gets none of it.
 """
@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import logging
 import operator
-from typing import Any, Dict, Tuple
+import pickle
+from typing import Any, Dict, Optional, Tuple
 
 from ts.prediction import UNSUPPORTED_OUTPUT, Outcome, UnsupportedOutput
 from ts.utils.util import PredictionException
+
+# How a file with pickled objects comes to be loaded all the same.
+_CURE = (
+    "Save plain weights, torch.save(model.state_dict(), path). Or, for a file from somebody you "
+    "trust, let this model read pickles: weights_only=false in the register call, weightsOnly: "
+    "false in its model-config.yaml, or weights_only=false in config.properties for all models."
+)
 
 # As in TorchServe's log.
 logger = logging.getLogger("ts.service")
@@ -30,6 +38,16 @@ def failure(error: Exception, request_ids: Dict[int, str], again: bool = False) 
     where = f" (request {', '.join(request_ids[idx] for idx in named)})" if named else ""
     logger.log(level, "%s%s", said, where, exc_info=error)
     return Outcome(code, message, [], blamed)
+
+
+def refused_pickle(error: BaseException) -> Optional[str]:
+    """Which object `torch.load` did not take from a file, and the cures; None for other errors."""
+    text = str(error)
+    if not isinstance(error, pickle.UnpicklingError) or "weights" not in text.lower():
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "nsupported" in line]
+    return f"{(named or lines)[0].split('. ')[0].rstrip('.')}. {_CURE}"
 
 
 def _answer(error: Exception) -> Tuple[int, str, str, int]:

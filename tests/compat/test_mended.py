@@ -958,6 +958,17 @@ async def test_an_escaped_parent_folder_is_refused(tmp_path: Path, dots: str) ->
     assert caught.value.message == f"Relative path is not allowed in url: {url}"
 
 
+async def test_one_model_may_read_pickles(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """torch had a variable for it, which the server handed to all models."""
+    free = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    await site.register(site.model("old"), weights_only=False)
+    assert site.worker.spec.env[free] == "1"
+    await site.register(site.model("new"))
+    assert free not in site.worker.spec.env
+    (told,) = [line for line in caplog.messages if "may load pickles" in line]
+    assert told.startswith("Model old version 1.0")
+
+
 async def test_redirects_must_be_allowed_too(tmp_path: Path) -> None:
     """TorchServe looked at the first URL only."""
     with web_server() as web:

@@ -32,6 +32,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "install_py_dep_per_model": ("true", True),
     "default_service_handler": ("image_classifier", "image_classifier"),
     "service_envelope": ("json", "json"),
+    "weights_only": ("False", False),
     "batch_policy": ("delay", "delay"),
     "batch_size": ("8", 8),
     "max_batch_delay": ("0", 0),

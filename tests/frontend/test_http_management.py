@@ -112,10 +112,12 @@ ALL = Registration(
     response_timeout=5,
     startup_timeout=6,
     s3_sse_kms=True,
+    weights_only=False,
 )
 QUERY = (
     "url=a.mar&model_name=n&handler=h&runtime=python&batch_size=8&max_batch_delay=20"
     "&initial_workers=2&synchronous=no&response_timeout=5&startup_timeout=6&s3_sse_kms=True"
+    "&weights_only=False"
 )
 
 
@@ -140,6 +142,7 @@ QUERY = (
                 **{"batch_size": "8", "max_batch_delay": 20, "initial_workers": 2.0},
                 **{"synchronous": False, "response_timeout": 5, "startup_timeout": 6},
                 "s3_sse_kms": "true",
+                "weights_only": False,
             },
             ALL,
         ),

@@ -10,8 +10,8 @@ import warnings
 
 import pytest
 import torch
-from torch_files import MODEL_PY, Tiny, save_exported, save_onnx, save_script
 
+from tests.handlers.torch_files import MODEL_PY, Tiny, save_exported, save_onnx, save_script
 from ts.torch_handler import model_formats, weights
 from ts.torch_handler.base_handler import BaseHandler, setup_ort_session
 from ts.torch_handler.unit_tests.test_utils.mock_context import MockContext
@@ -261,13 +261,29 @@ class Pickled:
     [
         ({"epoch": 1, "state_dict": Tiny().state_dict()}, "under the key 'state_dict'"),
         ([1, 2], "holds a list, not weights"),
-        (Pickled(), r"Pickled.*torch\.save\(model\.state_dict\(\), path\).*WEIGHTS_ONLY_LOAD"),
+        (
+            Pickled(),
+            r"Pickled.*torch\.save\(model\.state_dict\(\), path\).*weights_only=false in the",
+        ),
     ],
 )
 def test_a_file_that_is_no_state_dict_names_the_cure(model_dir, content, said):
     folder = eager(model_dir)
     torch.save(content, folder / "w.pth")
     with pytest.raises(ValueError, match=said) as caught:
+        loaded_model(folder, folder / "w.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, b"<html>not here</html>", b"\x80", "cut"])
+def test_a_damaged_file_is_named_as_such(model_dir, content):
+    folder = eager(model_dir)
+    torch.save(Tiny().state_dict(), folder / "w.pth")
+    whole = (folder / "w.pth").read_bytes()
+    (folder / "w.pth").write_bytes(whole[:-100] if content == "cut" else content)
+    with pytest.raises(
+        ValueError, match=r"w\.pth \(\d+ bytes\) is damaged, or no file of torch"
+    ) as caught:
         loaded_model(folder, folder / "w.pth")
     assert "\n" not in str(caught.value)
 

@@ -53,6 +53,7 @@ class ModelYaml:
     job_queue_size: int | None = None
     use_venv: bool = False
     batch_policy: Literal["eager", "delay"] | None = None
+    weights_only: bool | None = None
 
     @property
     def workers(self) -> tuple[int, int] | None:
@@ -123,6 +124,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         job_queue_size=read.integer("jobQueueSize", least=0) or None,
         use_venv=bool(read.choice("useVenv", _boolean, "true or false")),
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
+        weights_only=read.choice("weightsOnly", _boolean, "true or false"),
     )
     if result.workers is None and (result.min_workers or result.max_workers):
         logger.warning(

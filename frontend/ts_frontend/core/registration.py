@@ -28,6 +28,7 @@ from ts_frontend.core.settings import (
     resolve,
 )
 from ts_frontend.core.store import default_name
+from ts_frontend.core.weights import weights_environment
 from ts_frontend.errors import BadRequest, InvalidModel
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ async def build(
             handler=blueprint.handler,
             python=python,
             import_paths=_import_paths(blueprint.handler, archive),
-            env=env,
+            env=weights_environment(env, settings.weights, blueprint.name, blueprint.version),
         ),
         next_device=devices.assigner(settings.device_type, ids),
         device_type=kind,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ts_frontend.core.model_yaml import DeviceType, ModelYaml
+from ts_frontend.core.weights import UNDECIDED, WeightsPolicy, weights_policy
 from ts_frontend.model_snapshot import SavedVersion
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Registration:
     response_timeout: int | None = None
     startup_timeout: int | None = None
     s3_sse_kms: bool = False
+    weights_only: bool | None = None
     restored: SavedVersion | None = None
 
 
@@ -59,6 +61,7 @@ class Settings:
     device_ids: tuple[int, ...] | None = None
     use_venv: bool = False
     max_response_size: int | None = None
+    weights: WeightsPolicy = UNDECIDED
 
 
 def resolve(
@@ -108,6 +111,7 @@ def resolve(
         device_ids=file.device_ids,
         use_venv=file.use_venv,
         max_response_size=config.max_response_size,
+        weights=weights_policy(asked.weights_only, file.weights_only, config.weights_only),
     )
     return settled if asked.restored is None else _restored(settled, asked.restored, config)
 

@@ -184,6 +184,7 @@ def _saved(config: Config, model: ModelVersion, default: bool) -> SavedVersion:
         startup_timeout=settings.startup_timeout,
         runtime=model.runtime,
         handler=None if handler == own else handler,
+        weights_only=settings.weights.asked,
     )
 
 

@@ -109,6 +109,7 @@ class Startup:
                     model_name=one.model,
                     handler=one.handler,
                     runtime=one.runtime,
+                    weights_only=one.weights_only,
                     restored=one,
                 )
             )

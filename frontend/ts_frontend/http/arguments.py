@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from ts_frontend.errors import ServeError
+from ts_frontend.errors import BadRequest, ServeError
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,19 @@ class Arguments:
         """Return a parameter as a boolean: any case of ``true``, else false."""
         value = self.text(name)
         return default if value is None else value.strip().lower() == "true"
+
+    def decision(self, name: str) -> bool | None:
+        """Return a boolean, None without it; for what a slip of the pen must not decide.
+
+        Raises:
+            BadRequest: it is neither true nor false.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        if value.strip().lower() not in ("true", "false"):
+            raise BadRequest(f"Parameter {name} must be true or false, not {value!r}.")
+        return value.strip().lower() == "true"
 
 
 def page(arguments: Arguments) -> tuple[int, int]:

@@ -161,7 +161,7 @@ def registration(arguments: Arguments) -> Registration:
     The JSON form of TorchServe took a missing max_batch_delay for -10000 ms; here it is unset.
 
     Raises:
-        BadRequest: there is no url.
+        BadRequest: there is no url, or weights_only is neither true nor false.
     """
     url = arguments.text("url")
     if url is None:
@@ -178,6 +178,7 @@ def registration(arguments: Arguments) -> Registration:
         response_timeout=arguments.chosen("response_timeout", -1),
         startup_timeout=arguments.chosen("startup_timeout", -1),
         s3_sse_kms=arguments.flag("s3_sse_kms", False),
+        weights_only=arguments.decision("weights_only"),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any, Dict, NoReturn
 
 import torch
 
+from ts.failures import refused_pickle
+
 
 def load_into(model: Any, path: str, map_location: Any, shareable: bool) -> None:
     """Fill ``model`` from a file written by `torch.save(model.state_dict(), path)`.
@@ -54,26 +56,37 @@ def read(path: str, map_location: Any, mapped: bool = False) -> Any:
     """`torch.load` that runs no code from the file.
 
     The environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, which is torch's own, lets
-    files in that hold arbitrary pickled objects.
+    files in that hold arbitrary pickled objects. The server sets it for a model that was registered
+    with ``weights_only=false``.
     """
     force = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower()
     trusted = force in ("1", "y", "yes", "true")
     options: Dict[str, Any] = {"mmap": True} if mapped else {}
     try:
         return torch.load(path, map_location=map_location, weights_only=not trusted, **options)
-    except pickle.UnpicklingError as error:
+    except _UNREADABLE as error:
+        if not _was_saved(path):
+            raise ValueError(
+                f"{path} ({os.path.getsize(path)} bytes) is damaged, or no file of torch.save: "
+                f"{' '.join(f'{type(error).__name__} {error}'.split())[:200]}. Save it again."
+            ) from error
+        if not isinstance(error, pickle.UnpicklingError):
+            raise
         raise ValueError(
             f"{path} holds Python objects beside tensors, which loading does not run: "
-            f"{_reason(error)}. Save plain weights, torch.save(model.state_dict(), path), or "
-            "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for a file that you trust."
+            f"{refused_pickle(error) or error}"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """The line of torch's long text that names the object."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "nsupported" in line]
-    return (named or lines or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+# What torch.load raises for files that are not its own, or cut off.
+_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError)
+
+
+def _was_saved(path: str) -> bool:
+    """Whether it looks whole: a zip file with its end, or a pickle, which older versions wrote."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return zipfile.is_zipfile(path) or (len(start) == 2 and start[0] == 0x80)
 
 
 def _can_map(path: str) -> bool:

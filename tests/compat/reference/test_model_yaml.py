@@ -206,6 +206,13 @@ async def test_use_venv(
         assert body["useVenv"] == (yaml == "useVenv: true\n")
 
 
+@row("3.1 weightsOnly")
+async def test_weights_only(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.register(site.model(yaml="weightsOnly: false\n"), 1)
+        assert site.worker.spec.env["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+
+
 @row("3.1 batchPolicy")
 async def test_batch_policy(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:

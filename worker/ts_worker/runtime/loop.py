@@ -153,10 +153,16 @@ def _load_failure(error: BaseException) -> Loaded:
         isinstance(error, RuntimeError) and "CUDA" in str(error)
     )
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    cause = f"{type(error).__name__}: {error}".rstrip(": ")
+    cause = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
     if out_of_memory:
         return Loaded(507, f"System out of memory ({cause})", text)
     return Loaded(500, cause, text)
+
+
+def _text(error: BaseException) -> str:
+    from ts.failures import refused_pickle
+
+    return refused_pickle(error) or str(error)
 
 
 def _serve(
