@@ -274,6 +274,14 @@ ERRORS = [
         "BadRequestException",
         "Invalid RuntimeType value: Python",
     ),
+    (
+        "startup_timeout 0, mended",
+        "?url=&startup_timeout=0",
+        400,
+        "BadRequestException",
+        "Parameter startup_timeout must be 1 second or more, not 0; "
+        "leave it out, or send -1, for default_startup_timeout.",
+    ),
     ("url empty", "?url=", 404, "ModelNotFoundException", "empty url"),
     (
         "url contains ..",
