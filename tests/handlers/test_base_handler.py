@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from torch_files import MODEL_PY, Tiny, save_exported
+
+from tests.handlers.torch_files import MODEL_PY, Tiny, save_exported
 
 ROWS = """
 from ts.torch_handler.base_handler import BaseHandler

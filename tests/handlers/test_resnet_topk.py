@@ -9,8 +9,9 @@ import json
 import pytest
 import torch
 from PIL import Image
-from torch_files import save_script
 from torchvision.models import resnet18
+
+from tests.handlers.torch_files import save_script
 
 
 @pytest.fixture(scope="module")

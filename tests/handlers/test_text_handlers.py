@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch_files import save_script
 
+from tests.handlers.torch_files import save_script
 from ts.handler_utils.text_utils import get_tokenizer, ngrams_iterator
 from ts.torch_handler.contractions import CONTRACTION_MAP
 from ts.torch_handler.text_classifier import TextClassifier

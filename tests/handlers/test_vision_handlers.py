@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from torch_files import save_exported, save_script
 
+from tests.handlers.torch_files import save_exported, save_script
 from ts.prediction import dumps
 from ts.torch_handler.densenet_handler import DenseNetHandler
 from ts.torch_handler.image_classifier import ImageClassifier
