@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from ts_frontend.core.meter import RestartReason
 from ts_frontend.core.slot import Slot
-from ts_worker.backend.base import ExitReason, LoadFailed, ReplySink, WorkerGone, WorkerSpec
+from ts_worker.backend.base import (
+    ExitReason,
+    LoadFailed,
+    LoadTimedOut,
+    ReplySink,
+    WorkerGone,
+    WorkerSpec,
+)
 from ts_worker.messages import (
     Metric,
     Param,
@@ -181,11 +188,15 @@ class FakeBackend:
         self.starting += 1
         self._changed.set()
         try:
-            if self.load is not None:
-                await self.load(spec)
+            async with asyncio.timeout(spec.startup_timeout):
+                if self.load is not None:
+                    await self.load(spec)
         except asyncio.CancelledError:
             self.killed += 1
             raise
+        except TimeoutError:
+            self.killed += 1
+            raise LoadTimedOut(spec.startup_timeout, "Thread 1\n  in initialize") from None
         finally:
             self.starting -= 1
         worker = FakeWorker(spec, pid, self.behaviour)

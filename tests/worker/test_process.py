@@ -87,6 +87,59 @@ async def test_a_load_that_is_given_up_leaves_no_process(backend, spec):
     assert not alive(hanging.events.pids[0])
 
 
+HANGS = """
+import threading, time
+
+def deep():
+    threading.Event().wait()
+
+def handle(data, context):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    deep()
+"""
+
+
+async def test_a_load_that_takes_too_long_tells_where_it_stands(backend, spec):
+    hanging = spec(HANGS, startup_timeout=1.0)
+    with pytest.raises(LoadFailed, match=r"did not load within startupTimeout=1\.0 s") as failure:
+        await backend.start(hanging)
+    assert not alive(hanging.events.pids[0])
+    lines = failure.value.traceback.splitlines()
+    assert any(line.startswith(("Thread 0x", "Current thread 0x")) for line in lines)
+    assert 'handler_of_test.py", line 9 in handle' in "\n".join(lines)
+    # As in a traceback, the innermost call of the main thread comes last.
+    (at,) = [n for n, line in enumerate(lines) if "line 5 in deep" in line]
+    assert lines[at - 1].endswith("line 9 in handle")
+    assert "threading.py" in lines[-1]
+
+
+async def test_a_load_inside_c_code_tells_its_stack_as_well(backend, spec):
+    source = "import ctypes\nlibc = ctypes.PyDLL(None)\n"  # a PyDLL keeps the interpreter's lock
+    hanging = spec(f"{source}def handle(d, c):\n    libc.sleep(600)\n", startup_timeout=1.0)
+    with pytest.raises(LoadFailed) as failure:
+        await backend.start(hanging)
+    assert failure.value.traceback.splitlines()[-1].endswith("line 4 in handle")
+
+
+async def test_a_stopped_process_is_ended_without_its_stacks(backend, spec):
+    source = "import os, signal, sys\nprint('so far', file=sys.stderr)\n"
+    stopped = spec(f"{source}os.kill(os.getpid(), signal.SIGSTOP)\n", startup_timeout=0.5)
+    with pytest.raises(LoadFailed) as failure:
+        await backend.start(stopped)
+    assert failure.value.traceback == "so far"
+    assert not alive(stopped.events.pids[0])
+
+
+async def test_sigusr2_tells_what_a_worker_does_and_leaves_it_running(backend, spec):
+    running = spec(ECHO)
+    worker = await backend.start(running)
+    os.kill(worker.pid, signal.SIGUSR2)
+    await until(lambda: any("channel.py" in line for _, line in running.events.lines))
+    reply, _ = await ask(worker, b"on")
+    assert bytes(reply.responses[0].body) == b"on"
+    await worker.stop(5)
+
+
 @pytest.mark.parametrize(
     ("command", "code", "signum"),
     [(b"exit", 3, None), (b"sys.exit", 4, None), (b"segfault", None, signal.SIGSEGV)],

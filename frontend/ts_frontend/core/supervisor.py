@@ -208,6 +208,7 @@ class Supervisor:
             decode_input_request=config.decode_input_request,
             metrics_config=None if config.metrics_config is None else str(config.metrics_config),
             threads=slot.threads,
+            startup_timeout=model.settings.startup_timeout,
             python=launch.python,
             import_paths=launch.import_paths,
             env=launch.env,

@@ -36,6 +36,18 @@ class LoadFailed(Exception):
         self.traceback = traceback
 
 
+class LoadTimedOut(LoadFailed):
+    """A worker did not load its model in time.
+
+    Args:
+        seconds: the time limit.
+        stacks: where its threads stood.
+    """
+
+    def __init__(self, seconds: float | None, stacks: str = "") -> None:
+        super().__init__(500, f"It did not load within startupTimeout={seconds} s.", stacks)
+
+
 class WorkerEvents(Protocol):
     """What a worker tells beside its answers, from the moment its process exists."""
 
@@ -66,6 +78,7 @@ class WorkerSpec:
     decode_input_request: bool = True
     metrics_config: str | None = None
     threads: int = 1
+    startup_timeout: float | None = None  # seconds to load the model in; None for any number
     python: str | None = None  # interpreter of the model; None for the server's own
     import_paths: tuple[str, ...] = ()  # model folder, pip target, ... in order
     env: Mapping[str, str] = field(default_factory=dict)  # the worker's whole environment
@@ -121,11 +134,11 @@ class Backend(Protocol):
     async def start(self, spec: WorkerSpec) -> Worker:
         """Bring up a worker; returns when its model is loaded.
 
-        Cancelling kills the half-started process and waits for its end: that is how a startup
-        timeout works.
+        Cancelling kills the half-started process and waits for its end.
 
         Raises:
-            LoadFailed: the handler raised, or the process ended before the model was loaded.
+            LoadFailed: the handler raised, the process ended before the model was loaded, or
+                ``startup_timeout`` has passed; then the traceback has where its threads stood.
         """
 
     async def close(self) -> None:

@@ -50,6 +50,12 @@ class Child:
         if not self.ended.done():
             self._signal_group(signum)
 
+    def signal(self, signum: int) -> None:
+        """Signal the process alone; nothing happens once it has ended."""
+        if not self.ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
+
     def _signal_group(self, signum: int) -> None:
         try:
             os.killpg(self.pid, signum)

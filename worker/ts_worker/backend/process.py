@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ts_worker.backend.base import (
     Batch,
     ExitReason,
     LoadFailed,
+    LoadTimedOut,
     ReplySink,
     WorkerGone,
     WorkerSpec,
@@ -26,6 +28,7 @@ from ts_worker.backend.children import Child, Nursery
 from ts_worker.backend.connection import Connection, LineReader
 from ts_worker.backend.pipes import Pipes
 from ts_worker.backend.spawning import reason_to_spawn, spawn
+from ts_worker.backend.stacks import StackReader
 from ts_worker.backend.zygotes import CannotFork, ZygoteGone, Zygotes
 from ts_worker.messages import (
     Call,
@@ -66,6 +69,7 @@ class ProcessWorker:
         self._batches: dict[int, _Sent] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._stacks: StackReader | None = None
         self._loaded: asyncio.Future[Loaded] = loop.create_future()
         self._gone: asyncio.Future[ExitReason] = loop.create_future()
         self._connection = Connection(pipes.connection, loop, self._received, self._broken)
@@ -127,6 +131,12 @@ class ProcessWorker:
         except TimeoutError:
             await self.kill()
 
+    async def stacks(self) -> str:
+        """Where its threads stand; where it can't tell, the last lines it wrote to stderr."""
+        self._stacks = StackReader()
+        self._child.signal(signal.SIGUSR2)
+        return await self._stacks.read() or "\n".join(self._tail)
+
     async def kill(self) -> None:
         """End the process group at once and wait for it."""
         self._child.kill()
@@ -177,6 +187,8 @@ class ProcessWorker:
     def _line(self, stream: str, line: str) -> None:
         if stream == "stderr":
             self._tail.append(line)
+            if self._stacks is not None:
+                self._stacks.add(line)
         self._spec.events.output(stream, line)
 
     def _broken(self, error: Exception | None) -> None:
@@ -229,6 +241,13 @@ class ProcessBackend:
 
     async def start(self, spec: WorkerSpec) -> ProcessWorker:
         """See `base.Backend.start`."""
+        try:
+            async with asyncio.timeout(spec.startup_timeout) as limit:
+                return await self._start(spec, limit)
+        except TimeoutError:
+            raise LoadTimedOut(spec.startup_timeout) from None
+
+    async def _start(self, spec: WorkerSpec, limit: asyncio.Timeout) -> ProcessWorker:
         await self.ready()
         launch = asyncio.ensure_future(self._launch(spec))
         try:
@@ -242,7 +261,12 @@ class ProcessBackend:
             spec.events.started(worker._child.pid)
             await worker.load()
         except BaseException:
-            await worker.kill()
+            try:
+                stacks = await worker.stacks() if limit.expired() else ""
+            finally:
+                await worker.kill()
+            if stacks:
+                raise LoadTimedOut(spec.startup_timeout, stacks) from None
             raise
         return worker
 

@@ -49,7 +49,11 @@ def _nothing(_signum: int, _frame: object) -> None:
 
 
 def take_output(stdout: int, stderr: int) -> None:
-    """Make these pipes the process's output, line by line, and turn on crash stacks."""
+    """Make these pipes the process's output, line by line, and turn on crash stacks.
+
+    SIGUSR2 writes the stacks of all threads, too, and the process goes on: `backend.stacks` sends
+    it, and whoever wonders what a worker does.
+    """
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     for descriptor in {stdout, stderr} - {1, 2}:
@@ -61,6 +65,7 @@ def take_output(stdout: int, stderr: int) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     faulthandler.enable(file=sys.stderr)
+    faulthandler.register(signal.SIGUSR2, file=sys.stderr)
 
 
 def name_process(name: str) -> None:
