@@ -9,19 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.frontend.test_tokens import Clock
 from ts_frontend.config import ConfigError
 from ts_frontend.errors import InvalidKey
 from ts_frontend.http.tokens import Tokens, mounted_keys
-
-
-class Clock:
-    """Time that a test moves; its next second is when files are looked at again."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
