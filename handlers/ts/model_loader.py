@@ -165,7 +165,15 @@ class TsModelLoader(ModelLoader):
         """What answers batches, and what is called once with the context before them."""
         if hasattr(module, function or "handle"):
             return self._get_function_entry_point(module, function or "handle")
-        return self._get_class_entry_point(module)
+        if not function:
+            return self._get_class_entry_point(module)
+        missing = f"There is no function {function} in module {module.__name__}"
+        try:
+            entry_point = self._get_class_entry_point(module)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{missing}, and no handler class: {error}") from error
+        logger.warning("%s: its class takes its place", missing)
+        return entry_point
 
     def _get_function_entry_point(
         self, module: types.ModuleType, name: str

@@ -65,8 +65,15 @@ def test_a_function_wins_over_a_class(load, model_dir, infer):
     assert body(infer(load(model_dir({"h.py": CLASS + FUNCTION}), "h"), {})) == b"handle"
 
 
-def test_a_function_that_is_not_there_falls_back_to_the_class(load, model_dir, infer):
+def test_a_function_that_is_not_there_falls_back_to_the_class(load, model_dir, infer, caplog):
     assert body(infer(load(model_dir({"h.py": CLASS}), "h:nothing"), {})) == b"tiny"
+    assert "There is no function nothing in module h: its class takes its place" in caplog.messages
+
+
+@pytest.mark.parametrize("source", ["x = 1", FUNCTION, "class A:\n    def handle(self): pass"])
+def test_a_function_that_is_not_there_is_named_where_there_is_no_class(load, model_dir, source):
+    with pytest.raises(ValueError, match="no function nothing in module h, and no handler class"):
+        load(model_dir({"h.py": source}), "h:nothing")
 
 
 def test_handle_must_be_callable(load, model_dir):

@@ -225,6 +225,30 @@ async def test_a_vendored_numpy_gets_a_fresh_interpreter(backend, spec, tmp_path
     await worker.stop(5)
 
 
+async def test_a_models_modules_win_over_the_workers_own(backend, spec, tmp_path):
+    """What the worker has imported itself goes on as it is; Python's own modules and ts stay."""
+    for name in ("ts_worker", "yaml", "signal", "channel"):
+        (tmp_path / f"{name}.py").write_text("MINE = True\n")
+    (tmp_path / "ts").mkdir()
+    (tmp_path / "ts" / "__init__.py").write_text("MINE = True\n")
+    (tmp_path / "MAR-INF").mkdir()
+    (tmp_path / "MAR-INF" / "MANIFEST.json").write_text('{"model": {"configFile": "c.yaml"}}')
+    (tmp_path / "c.yaml").write_text("read: by the true yaml\n")
+    source = """
+import channel, json, signal, ts, ts_worker, yaml
+def handle(data, context):
+    mine = [m.__name__ for m in (channel, signal, ts, ts_worker, yaml) if hasattr(m, "MINE")]
+    return [{"mine": mine, **context.model_yaml_config}]
+"""
+    worker = await backend.start(spec(source))
+    reply, _ = await ask(worker, b"")
+    assert json.loads(bytes(reply.responses[0].body)) == {
+        "mine": ["channel", "ts_worker", "yaml"],
+        "read": "by the true yaml",
+    }
+    await worker.stop(5)
+
+
 async def test_import_time_variables_get_a_fresh_interpreter(backend, spec):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     worker = await backend.start(spec(WHOAMI, env=env, threads=0))

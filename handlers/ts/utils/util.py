@@ -88,8 +88,7 @@ def get_yaml_config(yaml_file_path: str) -> Any:
         OSError: it cannot be read.
         ValueError: it is not YAML; the text says where.
     """
-    import yaml
-
+    yaml = _yaml()
     with open(yaml_file_path, encoding="utf-8") as file:
         try:
             return yaml.safe_load(file)
@@ -97,6 +96,15 @@ def get_yaml_config(yaml_file_path: str) -> Any:
             raise ValueError(
                 f"{yaml_file_path} is not valid YAML: {' '.join(str(error).split())}"
             ) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _yaml() -> Any:
+    """The package yaml as it was before a model's folder was on the path, which may hold another
+    module of that name."""
+    import yaml
+
+    return yaml
 
 
 def load_label_mapping(mapping_file_path: str) -> Optional[Dict[str, str]]:

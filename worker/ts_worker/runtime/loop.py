@@ -17,6 +17,7 @@ from ts_worker.runtime.answers import answer
 from ts_worker.runtime.birth import leave, name_process, replace_environment
 from ts_worker.runtime.channel import Channel, Closed
 from ts_worker.runtime.logs import FrameHandler, install
+from ts_worker.runtime.modules import make_room
 from ts_worker.runtime.threads import ThreadCount
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def _settle(load: Load) -> None:
         [*load.import_paths, *([inherited] if inherited else [])]
     )
     os.chdir(load.model_dir)
+    make_room(load.import_paths)
     sys.path[:] = [*load.import_paths, *(p for p in sys.path if p not in load.import_paths)]
     sys.argv[:] = [load.handler]
     # Unpickled classes and multiprocessing look at __main__: let it not be our zygote.
