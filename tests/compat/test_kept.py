@@ -32,6 +32,8 @@ from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_worker.backend.base import WorkerSpec
 from ts_worker.messages import Request
+from workflow_archiver.arg_parser import ArgParser
+from workflow_archiver.workflow_packaging import package_workflow
 
 NO_WORKER = (
     " has no worker to serve inference request. Please use scale workers API to add workers. If "
@@ -572,3 +574,21 @@ async def test_a_snapshot_goes_before_load_models(tmp_path: Path) -> None:
         await site.management.restore(config.model_snapshot)
         described = (await site.management.describe("m", None))[0]
         assert described["loadedAtStartup"] is False
+
+
+# Archives
+
+
+def test_a_workflows_export_folder_must_exist(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "spec.yaml").write_text("dag: {}")
+    (tmp_path / "f.py").write_text("")
+    words = ["--workflow-name", "w", "--spec-file", f"{tmp_path}/spec.yaml"]
+    words += ["--handler", f"{tmp_path}/f.py", "--export-path", f"{tmp_path}/absent"]
+    args = ArgParser.workflow_archiver_args_parser().parse_args(words)
+    with pytest.raises(SystemExit) as caught:
+        package_workflow(args, "{}")
+    assert caught.value.code == 1
+    assert "absent is not a directory" in caplog.text
+    assert not (tmp_path / "absent").exists()

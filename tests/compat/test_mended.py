@@ -13,6 +13,7 @@ import stat
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -25,8 +26,14 @@ from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
 from tests.frontend.test_cli_processes import Shell, shell
 from tests.frontend.test_core_store import mar
+from tests.handlers.optional_packages import pretend
+from ts.context import Context
+from ts.handler_utils.micro_batching import MicroBatching
 from ts.service import PredictionException, Service
 from ts.torch_handler.base_handler import BaseHandler
+from ts.torch_handler.vllm_handler import VLLMHandler
+from ts.utils.timeit_decorator import timeit
+from ts_archiver import pack_workflow
 from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
@@ -55,6 +62,7 @@ from ts_frontend.server import _server
 from ts_frontend.snapshot_store import Folder
 from ts_worker.backend.base import ReplySink, WorkerSpec
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
+from workflow_archiver.arg_parser import ArgParser
 
 __all__ = ["shell"]  # a fixture
 
@@ -999,3 +1007,73 @@ async def test_a_file_that_is_no_archive_is_refused(site: Site) -> None:
     (site.folder / "page.mar").write_text("<!DOCTYPE html><html>Please log in</html>")
     with pytest.raises(Internal, match=r"^Failed to save model: page\.mar\n(.*)web page"):
         await site.register("page.mar")
+
+
+# Handlers
+
+
+def test_an_error_in_a_micro_batch_reaches_the_caller() -> None:
+    """TorchServe's thread ended with it, and nobody answered."""
+
+    class Handler:
+        def preprocess(self, data: list[int]) -> list[float]:
+            return [1 / value for value in data]
+
+        inference = postprocess = staticmethod(list)
+
+    batching = MicroBatching(Handler())
+    with pytest.raises(ZeroDivisionError):
+        batching.handle([1, 0, 2])
+    assert batching.handle([2, 4]) == [0.5, 0.25]
+    batching.shutdown()
+
+
+async def test_a_language_models_error_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe answered 200, with the error in the body."""
+    error = SimpleNamespace(code=404, model_dump=lambda: {"message": "no such model"})
+
+    class Request(SimpleNamespace):
+        @classmethod
+        def model_validate(cls, body: dict[str, Any]) -> Request:
+            return cls(**body)
+
+    async def create(request: Request, raw_request: None) -> SimpleNamespace:
+        return error
+
+    pretend(
+        monkeypatch,
+        "vllm.entrypoints.openai.protocol",
+        CompletionRequest=Request,
+        ErrorResponse=SimpleNamespace,
+    )
+    handler = VLLMHandler()
+    handler.completion_service = SimpleNamespace(create_completion=create)
+    context = Context("m", "/m", None, 1, None, "0")
+    context.start_batch([{"url_path": "v1/completions"}], {0: "r"})
+    answer = await handler.handle([{"body": {"model": "other"}}], context)
+    assert answer == [{"message": "no such model"}]
+    assert context.get_response_status(0)[0] == 404
+
+
+def test_timeit_works(capsys: pytest.CaptureFixture[str]) -> None:
+    """TorchServe's asks for `time.clock`."""
+    assert timeit(len)("abc") == 3
+    assert capsys.readouterr().out.startswith("len: ")
+
+
+def test_a_workflow_without_a_handler_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TorchServe's tool ended in an AttributeError, and left copies behind."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "out").mkdir()
+    files = [tmp_path / name for name in ("spec.yaml", "f.py")]
+    for file in files:
+        file.write_text("")
+    words = ["--workflow-name", "w", "--spec-file", str(files[0])]
+    with pytest.raises(SystemExit) as caught:
+        ArgParser.workflow_archiver_args_parser().parse_args(words)
+    assert caught.value.code == 2
+    assert "--handler" in capsys.readouterr().err
+    pack_workflow("w", *files, export_path=tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["f.py", "out", "spec.yaml"]
