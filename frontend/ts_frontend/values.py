@@ -147,6 +147,16 @@ def batch_policy(raw: str) -> Literal["eager", "delay"]:
     raise BadValue("expected eager or delay")
 
 
+def py_env_builder(raw: str) -> Literal["pip", "uv"]:
+    """What installs the packages of models."""
+    match raw.strip().lower():
+        case "pip":
+            return "pip"
+        case "uv":
+            return "uv"
+    raise BadValue("expected pip or uv")
+
+
 def log_format(raw: str) -> Literal["text", "json"]:
     """How lines of logs look."""
     match raw.strip().lower():

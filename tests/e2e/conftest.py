@@ -104,6 +104,7 @@ class Server:
             "TEMP": str(folder / "tmp"),
             "LOG_LOCATION": str(folder / "logs"),
             "METRICS_LOCATION": str(folder / "logs"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
         }
 
     def prepare(self, **settings: object) -> None:

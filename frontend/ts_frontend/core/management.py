@@ -22,6 +22,7 @@ from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.describe import describe_version, list_page
 from ts_frontend.core.devices import Devices
+from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.readiness import Readiness
@@ -86,6 +87,8 @@ class Management:
         self._devices = devices
         self._cores = cores
         self._environ = environ
+        envs = config.py_env_cache or default_folder(environ, config.temp_dir)
+        self._environments = EnvCache(envs.absolute(), config.py_env_cache_max)
         self._changed: Callable[[], None] = lambda: None
         loading = "load_models" if config.load_models else ""
         loading = loading if config.model_snapshot is None else "the snapshot"
@@ -266,6 +269,7 @@ class Management:
         """Delete the unpacked files of all models, once the supervisor is closed."""
         for model in list(self._catalog):
             await self._store.release(model.archive)
+            self._environments.release(model.archive.root)
 
     async def _enter_at_startup(self, asked: Registration) -> ModelVersion:
         model, _ = await self._enter(asked, at_startup=asked.restored is None)
@@ -280,7 +284,7 @@ class Management:
             async with self._lock(blueprint.name):
                 return await self._add(asked, blueprint, archive, at_startup)
         except BaseException:
-            await self._store.discard(archive)
+            await self._discard(archive)
             raise
 
     async def _add(
@@ -288,7 +292,9 @@ class Management:
     ) -> tuple[ModelVersion, Change]:
         name, version = blueprint.name, blueprint.version
         self._catalog.check_free(name, version)
-        model = await build(self._config, self._devices, blueprint, archive, self._environ)
+        model = await build(
+            self._config, self._devices, blueprint, archive, self._environ, self._environments
+        )
         if at_startup:
             default = self._devices.count or self._cores
             wanted = startup_workers(self._config, name, version, blueprint.file, default)
@@ -317,8 +323,15 @@ class Management:
             gone = partial(self._catalog.missing, model.name, model.version)
             await self._supervisor.stop(model, gone)
         finally:
-            await self._store.discard(model.archive)
+            await self._discard(model.archive)
         logger.info("Model %s version %s unregistered", model.name, model.version)
+
+    async def _discard(self, archive: Archive) -> None:
+        try:
+            await self._store.discard(archive)
+        finally:
+            if self._environments.release(archive.root):
+                await asyncio.to_thread(self._environments.prune)
 
     def _lock(self, model: str) -> asyncio.Lock:
         lock = self._locks.get(model)

@@ -52,6 +52,7 @@ class ModelYaml:
     client_timeout: int | None = None
     job_queue_size: int | None = None
     use_venv: bool = False
+    python_executable: str | None = None
     batch_policy: Literal["eager", "delay"] | None = None
     weights_only: bool | None = None
 
@@ -123,6 +124,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         client_timeout=read.integer("clientTimeoutInMills", least=0),
         job_queue_size=read.integer("jobQueueSize", least=0) or None,
         use_venv=bool(read.choice("useVenv", _boolean, "true or false")),
+        python_executable=read.choice("pythonExecutable", _program, "the path of an interpreter"),
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
     )
@@ -187,6 +189,10 @@ def _device_ids(value: object) -> tuple[int, ...] | None:
 
 def _boolean(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
+
+
+def _program(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _policy(value: object) -> Literal["eager", "delay"] | None:

@@ -1,4 +1,5 @@
-"""Python packages of a model's own: ``useVenv`` and ``install_py_dep_per_model``.
+"""Python packages and interpreters of a model's own: ``useVenv``, ``install_py_dep_per_model`` and
+``pythonExecutable``.
 
 `registration` calls `prepare` once per version, before its workers start.
 """
@@ -7,21 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import site
-import subprocess
+import logging
 import sys
-import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ts_frontend.core.archive import Archive
+from ts_frontend.core.command import CommandFailed
+from ts_frontend.core.env_builder import (
+    Builder,
+    Contradiction,
+    Recipe,
+    install,
+    kept_packages,
+    make_venv,
+)
+from ts_frontend.core.env_cache import EnvCache, Record
+from ts_frontend.core.interpreter import (
+    Interpreter,
+    UnusableInterpreter,
+    ask,
+    check_worker,
+    locate,
+)
+from ts_frontend.core.requirements import BadRequirements, read_requirements
 from ts_frontend.errors import ModelSetupFailed
 
+logger = logging.getLogger(__name__)
+
 INSTALL_LIMIT = 1800.0  # seconds for one venv or pip run; a wheel of torch takes minutes
-_OUTPUT_LINES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,122 +48,151 @@ class PythonNeeds:
     Args:
         requirements: the manifest's ``requirementsFile``; None where nothing is to be installed,
             also when the server forbids it.
-        python: the interpreter to run pip and venv with.
+        python: the interpreter to run pip and venv with, unless the model names one.
+        executable: the yaml's ``pythonExecutable``.
     """
 
     model: str
     use_venv: bool
     requirements: str | None
     python: str = sys.executable
+    executable: str | None = None
+    builder: Builder = "pip"
+
+
+@dataclass(frozen=True, slots=True)
+class PythonSetup:
+    """What the workers of a model run with.
+
+    Args:
+        python: their interpreter; None for the one that they have anyway.
+        import_paths: folders of packages, behind those of the model.
+    """
+
+    python: str | None
+    import_paths: tuple[str, ...] = ()
 
 
 async def prepare(
-    needs: PythonNeeds, archive: Archive, env: Mapping[str, str], limit: float = INSTALL_LIMIT
-) -> str | None:
-    """Make the venv, install the requirements; both beside the model's files, so that they go
-    away with the model. Cancelling ends pip.
+    needs: PythonNeeds,
+    archive: Archive,
+    env: Mapping[str, str],
+    cache: EnvCache,
+    limit: float = INSTALL_LIMIT,
+) -> PythonSetup | None:
+    """Find or make the environment that a model needs. Cancelling ends pip.
 
     Returns:
-        The venv's interpreter, or None for the one that was given.
+        None where it needs nothing. An environment with packages is the cache's, held for
+        ``archive.root`` until its `release`.
 
     Raises:
         ModelSetupFailed: TorchServe's text, then the last lines that the tool printed.
     """
-    python = None
-    if needs.use_venv:
-        try:
-            python = await _make_venv(needs, archive, env, limit)
-        except OSError as error:
-            text = f"Virtual environment creation failed for model {needs.model}\n{error}"
-            raise ModelSetupFailed(text) from error
-    if needs.requirements is not None:
-        await _install(needs, archive, env, limit, python)
-    return python
-
-
-def own_packages_dir(archive: Archive) -> Path:
-    """Where packages of the model go: its unpacked folder, or beside the link to a folder that
-    is used in place and must stay as it is. Both are `Archive.root`."""
-    return archive.root
-
-
-async def _make_venv(
-    needs: PythonNeeds, archive: Archive, env: Mapping[str, str], limit: float
-) -> str:
-    folder = own_packages_dir(archive) / "venv"
-    failed = f"Virtual environment creation failed for model {needs.model}"
-    command = [needs.python, "-m", "venv", "--clear", str(folder)]
-    await _run(command, folder.parent, env, limit, failed)
-    python = folder / "bin" / "python"
-    ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    packages = (await _run(ask, folder.parent, env, limit, failed)).strip().splitlines()[-1]
-    # addsitedir, because a .pth file in a folder that a .pth file merely names is not read, and
-    # an editable install of ours consists of just such a file.
-    lines = [f"import site; site.addsitedir({path!r})\n" for path in _inherited()]
-    (Path(packages) / "inherited-site-packages.pth").write_text("".join(lines))
-    return str(python)
-
-
-def _inherited() -> list[str]:
-    found = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
-    if site.ENABLE_USER_SITE:
-        found.append(site.getusersitepackages())
-    return [path for path in dict.fromkeys(found) if os.path.isdir(path)]
-
-
-async def _install(
-    needs: PythonNeeds,
-    archive: Archive,
-    env: Mapping[str, str],
-    limit: float,
-    venv_python: str | None,
-) -> None:
-    failed = f"Custom pip package installation failed for model {needs.model}"
-    listed = archive.model_dir / str(needs.requirements)
-    if not listed.is_file():
-        raise ModelSetupFailed(f"{failed}\nThe archive has no file {needs.requirements}.")
-    target = own_packages_dir(archive)
-    if venv_python is not None:
-        where = ["--upgrade-strategy", "only-if-needed"]
-    else:
-        where = ["-t", str(target)]
-    pip = [venv_python or needs.python, "-m", "pip", "install", "--no-input", "-U"]
-    await _run([*pip, *where, "-r", str(listed)], target, env, limit, failed)
-
-
-async def _run(
-    command: list[str], cwd: Path, env: Mapping[str, str], limit: float, failed: str
-) -> str:
-    """Run a command to its end in a process group of its own, and return what it printed.
-
-    Not by asyncio: its event loop would take SIGCHLD from whoever reaps the workers. In the
-    server's own session, which that one leaves alone.
-    """
+    if not needs.use_venv and needs.requirements is None and needs.executable is None:
+        return None
+    maker = _Maker(needs, archive, env, cache, limit)
     try:
-        process = subprocess.Popen(  # noqa: ASYNC220  (blocks for the exec only)
-            command,
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
+        return await maker.setup()
+    except BaseException:
+        cache.release(archive.root)
+        raise
+
+
+class _Maker:
+    """One call of `prepare`: its arguments, and the headlines of what may go wrong."""
+
+    def __init__(
+        self,
+        needs: PythonNeeds,
+        archive: Archive,
+        env: Mapping[str, str],
+        cache: EnvCache,
+        limit: float,
+    ) -> None:
+        self._needs = needs
+        self._archive = archive
+        self._env = env
+        self._cache = cache
+        self._limit = limit
+        self._no_venv = f"Virtual environment creation failed for model {needs.model}"
+        self._no_packages = f"Custom pip package installation failed for model {needs.model}"
+        self._no_python = (
+            f"pythonExecutable {needs.executable} can't be used for model {needs.model}"
         )
-    except OSError as error:
-        raise ModelSetupFailed(f"{failed}\n{command[0]}: {error.strerror}") from error
-    running = asyncio.ensure_future(asyncio.to_thread(process.communicate))
+
+    async def setup(self) -> PythonSetup:
+        needs = self._needs
+        interpreter = await self._interpreter()
+        python = None if needs.executable is None else interpreter.path
+        paths: tuple[str, ...] = ()
+        if needs.use_venv or needs.requirements is not None:
+            made = await self._environment(interpreter)
+            if needs.use_venv:
+                python = made["python"]
+            else:
+                paths = (made["packages"],)
+        if needs.executable is not None:
+            with _told_as(self._no_python):
+                await check_worker(python or needs.python, paths, self._env)
+        return PythonSetup(python, paths)
+
+    async def _interpreter(self) -> Interpreter:
+        needs = self._needs
+        if needs.executable is not None:
+            with _told_as(self._no_python):
+                python = locate(needs.executable, self._archive.model_dir.resolve(), self._env)
+                return await ask(python, self._env)
+        with _told_as(self._no_venv if needs.use_venv else self._no_packages):
+            return await ask(needs.python, self._env)
+
+    async def _environment(self, interpreter: Interpreter) -> Record:
+        root = self._archive.root
+        if self._needs.requirements is None:
+            # Not shared: a handler that asks for an empty venv may mean to install into it itself.
+            with _told_as(self._no_venv):
+                return await make_venv(interpreter, root / "venv", self._env, self._limit)
+        recipe = await self._recipe(interpreter, self._needs.requirements)
+        if Path(interpreter.path).is_relative_to(root.resolve()):
+            return await self._build(recipe, root)  # an interpreter that goes away with the model
+        try:
+            made = await self._cache.take(recipe.key, root, partial(self._build, recipe))
+        except OSError as error:
+            logger.warning(
+                "The environment of model %s goes into the model's folder and can't be shared, "
+                "as py_env_cache can't be used: %s",
+                self._needs.model,
+                error,
+            )
+            return await self._build(recipe, root)
+        logger.info("Model %s uses the environment %s", self._needs.model, made["folder"])
+        return made
+
+    async def _recipe(self, interpreter: Interpreter, file: str) -> Recipe:
+        needs = self._needs
+        with _told_as(self._no_packages):
+            asked = await asyncio.to_thread(read_requirements, self._archive.model_dir, file)
+            kept = kept_packages(interpreter, asked, venv=needs.use_venv)
+        for name in asked.skipped:
+            logger.warning(
+                "Model %s: requirement %s is skipped: the server has a package ts itself",
+                needs.model,
+                name,
+            )
+        return Recipe(interpreter, asked, kept, needs.use_venv, needs.builder)
+
+    async def _build(self, recipe: Recipe, folder: Path) -> Record:
+        logger.info("Building the environment of model %s in %s", self._needs.model, folder)
+        with _told_as(self._no_venv):
+            venv = await make_venv(recipe.interpreter, folder / "venv", self._env, self._limit)
+        with _told_as(self._no_packages):
+            await install(recipe, venv, self._env, self._limit)
+        return {**venv, "folder": str(folder), "builtFor": self._needs.model}
+
+
+@contextlib.contextmanager
+def _told_as(headline: str) -> Iterator[None]:
     try:
-        async with asyncio.timeout(limit):
-            output, _ = await asyncio.shield(running)
-    except TimeoutError:
-        raise ModelSetupFailed(f"{failed}\nIt did not end within {limit:.0f} s.") from None
-    finally:
-        if not running.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.wait([running])
-    text = output.decode(errors="replace")
-    if process.returncode != 0:
-        tail = "\n".join(text.strip().splitlines()[-_OUTPUT_LINES:])
-        raise ModelSetupFailed(f"{failed}\n{tail}")
-    return text
+        yield
+    except (CommandFailed, UnusableInterpreter, BadRequirements, Contradiction) as error:
+        raise ModelSetupFailed(f"{headline}\n{error}") from error

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.devices import Devices
+from ts_frontend.core.env_cache import EnvCache
 from ts_frontend.core.environment import worker_environment
 from ts_frontend.core.model import Launch, ModelVersion
 from ts_frontend.core.model_yaml import ModelYaml, read_model_yaml
-from ts_frontend.core.python_env import PythonNeeds, own_packages_dir, prepare
+from ts_frontend.core.python_env import PythonNeeds, PythonSetup, prepare
 from ts_frontend.core.settings import (
     Registration,
     Settings,
@@ -138,8 +139,11 @@ async def build(
     blueprint: Blueprint,
     archive: Archive,
     environ: Mapping[str, str],
+    environments: EnvCache,
 ) -> ModelVersion:
     """Install the model's own packages and make the version.
+
+    What it takes from ``environments`` is held for ``archive.root``.
 
     Raises:
         ModelSetupFailed: venv or pip failed.
@@ -153,8 +157,10 @@ async def build(
         use_venv=settings.use_venv and blueprint.runtime == "python",
         requirements=blueprint.requirements if install else None,
         python=python or sys.executable,
+        executable=blueprint.file.python_executable,
+        builder=config.py_env_builder,
     )
-    python = await prepare(needs, archive, env) or python
+    setup = await prepare(needs, archive, env, environments) or PythonSetup(None)
     # The driver's answer may take a while, the first time.
     await asyncio.to_thread(lambda: devices.count)
     ids = devices.valid_ids(settings.device_ids, blueprint.name)
@@ -173,8 +179,8 @@ async def build(
         Launch(
             model_dir=str(archive.model_dir),
             handler=blueprint.handler,
-            python=python,
-            import_paths=_import_paths(blueprint.handler, archive),
+            python=setup.python or python,
+            import_paths=(*_import_paths(blueprint.handler, archive), *setup.import_paths),
             env=weights_environment(env, settings.weights, blueprint.name, blueprint.version),
         ),
         next_device=devices.assigner(settings.device_type, ids),
@@ -220,7 +226,7 @@ def _interpreter(runtime: str, env: Mapping[str, str]) -> str | None:
 
 
 def _import_paths(handler: str, archive: Archive) -> tuple[str, ...]:
-    paths = [str(archive.model_dir.resolve()), str(own_packages_dir(archive))]
+    paths = [str(archive.model_dir.resolve()), str(archive.root)]
     module = handler.partition(":")[0] if ":" in handler else ""
     if "/" in module:  # a function in a file elsewhere: TorchServe looks beside that file first
         paths.insert(0, module.rpartition("/")[0] or "/")

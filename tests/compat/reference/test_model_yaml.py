@@ -213,6 +213,21 @@ async def test_weights_only(tmp_path: Path) -> None:
         assert site.worker.spec.env["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
 
 
+@row("3.1 pythonExecutable")
+async def test_python_executable(describe: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in TorchServe."""
+    asked: list[PythonNeeds] = []
+
+    async def prepare(needs: PythonNeeds, *_: object) -> None:
+        asked.append(needs)
+
+    monkeypatch.setattr("ts_frontend.core.registration.prepare", prepare)
+    for text, wanted, warnings in (("./python", "./python", 0), ("3.9", None, 1)):
+        body = await describe(f"pythonExecutable: {text}\n")
+        assert asked[-1].executable == wanted
+        assert len(body["warned"]) == warnings
+
+
 @row("3.1 batchPolicy")
 async def test_batch_policy(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
