@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _MAX_IOV = 512
 _READS_PER_TURN = 16  # then others get their turn, even if one worker never stops sending
 _LINE_LIMIT = 65536
+_LINE_PATIENCE = 0.3  # seconds that a line may go without its end
 # Of an ended process: more than its pipes and its socket can hold, but not what somebody else who
 # holds them may go on writing for ever.
 _LAST_READS = 64
@@ -168,7 +169,8 @@ class Connection:
 
 
 class LineReader:
-    """Reads a pipe line by line. A line longer than 64 KiB is cut there."""
+    """Reads a pipe line by line. A line longer than 64 KiB is cut there; what has no end yet counts
+    as a line after a moment: it may be a prompt."""
 
     def __init__(
         self, descriptor: int, loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]
@@ -178,6 +180,7 @@ class LineReader:
         self._loop = loop
         self._on_line = on_line
         self._partial = b""
+        self._timer: asyncio.TimerHandle | None = None
         loop.add_reader(descriptor, self._readable)
 
     def close(self) -> None:
@@ -206,7 +209,21 @@ class LineReader:
         while len(self._partial) > _LINE_LIMIT:
             self._deliver(self._partial[:_LINE_LIMIT])
             self._partial = self._partial[_LINE_LIMIT:]
+        if self._partial and self._timer is None:
+            self._timer = self._loop.call_later(_LINE_PATIENCE, self._check, self._partial)
         return True
+
+    def _check(self, seen: bytes) -> None:
+        """Deliver what is still without its end, unless more of it has come meanwhile."""
+        self._timer = None
+        # A loop that was busy may have the rest of the line before it, unread.
+        if self._readable() or not self._partial:
+            return
+        if self._partial is seen:
+            self._deliver(seen)
+            self._partial = b""
+        else:
+            self._timer = self._loop.call_later(_LINE_PATIENCE, self._check, self._partial)
 
     def _deliver(self, line: bytes) -> None:
         self._on_line(line.rstrip(b"\r").decode("utf-8", "backslashreplace"))
@@ -215,6 +232,9 @@ class LineReader:
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._partial:
             self._deliver(self._partial)
             self._partial = b""

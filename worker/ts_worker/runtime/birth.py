@@ -15,6 +15,8 @@ import signal
 import sys
 from typing import Iterable, NoReturn, Tuple
 
+from ts_worker.runtime.output import LineStream
+
 _F_SETSIG = 10  # linux/fcntl.h; the fcntl module does not name it
 
 
@@ -59,9 +61,7 @@ def take_output(stdout: int, stderr: int) -> None:
     for descriptor in {stdout, stderr} - {1, 2}:
         os.close(descriptor)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = open(  # noqa: SIM115  (lives as long as the process)
-            descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-        )
+        stream = LineStream(descriptor)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     faulthandler.enable(file=sys.stderr)
