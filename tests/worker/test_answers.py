@@ -77,10 +77,10 @@ async def test_a_blamed_row_is_answered_before_the_others_run_again(backend, spe
     assert [bytes(one.body) for one in answers[1].responses] == [b"a", b"c"]
     assert not worker._batches, "the batch has ended"
     assert any("(request 1-1)" in record.text for record in events.records)
-    times = [one for one in events.metrics if one.name == "PredictionTime"]
-    assert [one.request_ids for one in times] == ["1-0,1-1,1-2"]
     reply, _ = await ask(worker, b"next", batch_id=2)
     assert bytes(reply.responses[0].body) == b"next"
+    times = [one for one in events.metrics if one.name == "PredictionTime"]
+    assert [one.request_ids for one in times] == ["1-0,1-1,1-2", "2-0"]
     await worker.stop(5)
 
 

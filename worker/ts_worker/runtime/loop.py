@@ -162,8 +162,10 @@ def _load_failure(error: BaseException) -> Loaded:
 
 
 def _text(error: BaseException) -> str:
-    from ts.failures import refused_pickle
-
+    try:
+        from ts.failures import refused_pickle
+    except ImportError:  # the package ts is somebody else's, which may be what the error says
+        return str(error)
     return refused_pickle(error) or str(error)
 
 
