@@ -105,6 +105,11 @@ def _packing_options(function: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Where two inputs differ under one name, store the later one.",
 )
+@click.option(
+    "--warmup",
+    metavar="DIR",
+    help="Folder of sample requests that each worker runs before it is ready.",
+)
 def archiver_command(**options: Any) -> None:
     path = _pack(Recipe(**options))
     click.echo(f"Wrote {path}")

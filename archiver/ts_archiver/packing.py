@@ -45,11 +45,12 @@ def pack(
     config_file: StrPath | None = None,
     keep_tree: bool = False,
     last_wins: bool = False,
+    warmup: StrPath | None = None,
 ) -> Path:
     """Make a model archive and return its path.
 
-    The arguments are the options of torch-model-archiver; `Recipe` tells of the last two, which
-    are ours. Warnings go to the logger ``ts_archiver.packing``.
+    The arguments are the options of torch-model-archiver; `Recipe` tells of the last three,
+    which are ours. Warnings go to the logger ``ts_archiver.packing``.
 
     Raises:
         PackError: one line with cause and cure; nothing is left behind.
@@ -69,6 +70,7 @@ def pack(
         config_file=config_file,
         keep_tree=keep_tree,
         last_wins=last_wins,
+        warmup=warmup,
     )
     return pack_recipe(recipe, warn=logger.warning)
 

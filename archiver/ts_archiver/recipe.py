@@ -40,7 +40,7 @@ _WITH_FUNCTION = re.compile(r"(?P<file>.+):(?P<function>[^\W\d]\w*)")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The options of torch-model-archiver under its own names, then two of ours.
+    """The options of torch-model-archiver under its own names, then three of ours.
 
     Args:
         extra_files: files, folders and glob patterns: one string with commas between them, one
@@ -48,6 +48,7 @@ class Recipe:
         keep_tree: store the contents of an extra folder under the folder's name.
         last_wins: where two inputs differ under one name, the later one is stored, with a
             warning; else that is an error.
+        warmup: a folder of sample requests, which the archive has as ``warmup``.
     """
 
     model_name: str
@@ -64,6 +65,7 @@ class Recipe:
     config_file: StrPath | None = None
     keep_tree: bool = False
     last_wins: bool = False
+    warmup: StrPath | None = None
 
     def check(self) -> None:
         """Refuse what no file system could mend.

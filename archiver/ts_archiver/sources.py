@@ -22,6 +22,7 @@ from ts_archiver.recipe import BUILTIN_HANDLERS, Recipe
 Warn = Callable[[str], None]
 
 MANIFEST_NAME = "MAR-INF/MANIFEST.json"
+WARMUP = "warmup"  # where workers look for sample requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ def _named(recipe: Recipe, warn: Warn) -> Iterator[tuple[str, Path]]:
             yield os.path.basename(path), Path(path)
     for element in _extra_elements(recipe):
         yield from _extra(element, recipe.keep_tree, warn)
+    if recipe.warmup:
+        yield from _samples(Path(recipe.warmup), warn)
     for path in (recipe.requirements_file, recipe.config_file):
         if path:
             yield os.path.basename(path), Path(path)
@@ -114,6 +117,25 @@ def _extra(element: str, keep_tree: bool, warn: Warn) -> Iterator[tuple[str, Pat
             yield from _walk(path, root, (path.resolve(),), warn)
         else:
             yield path.name, path
+
+
+def _samples(folder: Path, warn: Warn) -> Iterator[tuple[str, Path]]:
+    """The sample requests of a folder, which lie side by side in it.
+
+    Raises:
+        MissingInput: there are none, or a folder is among them, which workers refuse.
+    """
+    if not folder.is_dir():
+        cause = "is no folder" if folder.exists() else "does not exist"
+        raise MissingInput(f"{folder} {cause}. --warmup needs a folder of sample requests.")
+    found = list(_walk(folder, PurePosixPath(WARMUP), (folder.resolve(),), warn))
+    samples = [(name, path) for name, path in found if not path.name.startswith(".")]
+    if not samples:
+        raise MissingInput(f"{folder} holds no sample requests. Put one in, or drop --warmup.")
+    for name, path in samples:
+        if name.count("/") > 1:
+            raise MissingInput(f"{path} lies in a folder of {folder}. Put samples side by side.")
+    yield from samples
 
 
 def _walk(

@@ -105,6 +105,18 @@ class Service:
             _record(self._context, outcome.took)
         return outcome
 
+    def run(
+        self,
+        headers: List[Dict[str, Any]],
+        rows: List[Dict[str, Any]],
+        request_ids: Dict[int, str],
+    ) -> Outcome:
+        """`infer` for warm-up and tools: what the handler raises passes, the time of the batch is
+        not recorded, nothing is run again."""
+        _begin(self._context, headers, request_ids)
+        start = time.perf_counter()
+        return _judged(self._context, self._entry_point(rows, self._context), start)
+
     def settle(
         self,
         failed: Outcome,
@@ -138,11 +150,8 @@ class Service:
         request_ids: Dict[int, str],
         again: bool = False,
     ) -> Outcome:
-        context = self._context
-        _begin(context, headers, request_ids)
-        start = time.perf_counter()
         try:
-            return _judged(context, self._entry_point(rows, context), start)
+            return self.run(headers, rows, request_ids)
         except Exception as error:
             return failure(error, request_ids, again)
 

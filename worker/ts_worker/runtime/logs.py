@@ -5,11 +5,12 @@ Installed once by `loop` before the model is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
-from typing import Tuple
+from typing import Iterator, Tuple
 
 from ts_worker.messages import Log, Metric, Request
 from ts_worker.runtime.channel import Channel, Closed
@@ -27,6 +28,7 @@ class FrameHandler(logging.Handler):
         self._thread = threading.get_ident()  # which runs the handler
         self.batch: Tuple[Request, ...] = ()  # that runs
         self.batching = False  # whether a reply will follow soon
+        self._measuring = True
 
     def begin(self, batch: Tuple[Request, ...]) -> None:
         """These requests are run from now on: metrics wait for their reply, records name them."""
@@ -38,9 +40,20 @@ class FrameHandler(logging.Handler):
         self.batch = ()
         self.batching = False
 
+    @contextlib.contextmanager
+    def unmeasured(self) -> Iterator[None]:
+        """Drop the metrics that are recorded meanwhile: they are of no client's request."""
+        self._measuring = False
+        try:
+            yield
+        finally:
+            self._measuring = True
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             metric = getattr(record, "metric", None)
+            if not self._measuring and (metric is not None or _tells_metric(record)):
+                return
             if metric is None:
                 text = self.format(record)
                 ids = self._request_ids() if record.thread == self._thread else ""
@@ -77,6 +90,11 @@ def install(channel: Channel) -> FrameHandler:
     logging.captureWarnings(True)
     os.register_at_fork(after_in_child=lambda: _detach(channel))
     return handler
+
+
+def _tells_metric(record: logging.LogRecord) -> bool:
+    # As `ts.service.emit_metrics` writes them, which the server reads as metrics.
+    return isinstance(record.msg, str) and record.msg.startswith("[METRICS]")
 
 
 def _detach(channel: Channel) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import traceback
 from typing import Any, NoReturn
 
 from ts_worker.messages import Load, Loaded, Predict, ReplyChunk, Threads, pack_headers
 from ts_worker.runtime.answers import answer
-from ts_worker.runtime.birth import leave, name_process, replace_environment
+from ts_worker.runtime.birth import leave
 from ts_worker.runtime.channel import Channel, Closed
+from ts_worker.runtime.loading import load_service
 from ts_worker.runtime.logs import FrameHandler, install
-from ts_worker.runtime.modules import make_room
 from ts_worker.runtime.threads import ThreadCount
+from ts_worker.runtime.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run(sock: socket.socket) -> int:
         # TorchServe's lines, which scripts look for in the model's log.
         print(f"[PID]{os.getpid()}\nTorch worker started.", flush=True)
         threads = ThreadCount()
-        service = _load(channel, first, threads)
+        service = _load(channel, first, records, threads)
         if service is None:
             return 1
         channel.send(Loaded(200, f"loaded model {first.model_name}", ""))
@@ -57,14 +57,13 @@ def run(sock: socket.socket) -> int:
     return 0
 
 
-def _load(channel: Channel, load: Load, threads: ThreadCount) -> Any:
-    """Set up the process for this model and load it; None when that failed and was reported."""
+def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCount) -> Any:
+    """Set up the process for this model, load it and warm it up; None when that failed and was
+    reported."""
     try:
-        _assert_origin()
-        metrics = _metrics(load)  # reads yaml: before the model's folder, which may hold its own
-        _settle(load)
-        threads.apply(load.threads)
-        service = _service(load, metrics)
+        service = load_service(load, threads)
+        with records.unmeasured():
+            warm_up(service, load.decode_input_request)
         _connect(service, channel)
     except Closed:
         raise
@@ -85,68 +84,6 @@ def _connect(service: Any, channel: Channel) -> None:
         )
     )
     service.set_cancel_probe(channel.is_cancelled)
-
-
-def _assert_origin() -> None:
-    """Import `ts` before the model's folder, which may hold one of its own, and see whose it is.
-
-    Raises:
-        RuntimeError: the model's interpreter has another package of that name.
-    """
-    import ts
-
-    parent = os.path.dirname(os.path.dirname(os.path.abspath(ts.__file__ or "")))
-    try:
-        from ts.context import ChunkSink  # noqa: F401
-    except ImportError as error:
-        raise RuntimeError(
-            f"The package ts in {parent} is not this server's. If it is TorchServe's: "
-            f"{sys.executable} -m pip uninstall torchserve"
-        ) from error
-
-
-def _settle(load: Load) -> None:
-    """Give the process the model's folder, environment and import path."""
-    name_process(f"ts:{load.model_name}")
-    if load.env is not None:
-        replace_environment(load.env)
-    inherited = os.environ.get("PYTHONPATH")
-    # For Python programs that a handler starts itself; this process reads sys.path.
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [*load.import_paths, *([inherited] if inherited else [])]
-    )
-    os.chdir(load.model_dir)
-    make_room(load.import_paths)
-    sys.path[:] = [*load.import_paths, *(p for p in sys.path if p not in load.import_paths)]
-    sys.argv[:] = [load.handler]
-    # Unpickled classes and multiprocessing look at __main__: let it not be our zygote.
-    sys.modules["__main__"].__dict__.pop("__file__", None)
-
-
-def _metrics(load: Load) -> Any:
-    import ts
-    from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
-
-    packaged = os.path.join(os.path.dirname(ts.__file__), "configs", "metrics.yaml")
-    metrics = MetricsCacheYamlImpl(config_file_path=load.metrics_config or packaged)
-    metrics.initialize_cache()
-    metrics.model_name = load.model_name
-    return metrics
-
-
-def _service(load: Load, metrics: Any) -> Any:
-    from ts.model_loader import ModelLoaderFactory
-
-    return ModelLoaderFactory.get_model_loader().load(
-        load.model_name,
-        load.model_dir,
-        load.handler,
-        load.gpu_id,
-        load.batch_size,
-        load.envelope,
-        load.limit_max_image_pixels,
-        metrics,
-    )
 
 
 def _load_failure(error: BaseException) -> Loaded:
