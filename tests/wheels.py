@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def make_wheel(
-    folder: Path, name: str, version: str, *requires: str, module: str | None = None
+    folder: Path, name: str, version: str, *requires: str, files: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a wheel with one module, ``name`` unless told, whose VERSION is the version."""
+    """Write a wheel of these files; unless told, of a module ``name`` that knows its VERSION."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
     files = {
-        f"{module or name}.py": f"VERSION = {version!r}\n",
+        **({f"{name}.py": f"VERSION = {version!r}\n"} if files is None else files),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": (
             "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,6 @@ if sys.version_info >= (3, 9):
             known["packages"].setdefault(name.lower().replace("_", "-"), one.version)
 print("\\n" + json.dumps(known))
 """
-_NEEDED = "import sys; sys.path[:0] = sys.argv[1:]; import yaml"
 
 
 class UnusableInterpreter(Exception):
@@ -81,14 +80,14 @@ async def ask(python: str, env: Mapping[str, str]) -> Interpreter:
     return Interpreter(python, version, tuple(answer["folders"]), answer["tag"], answer["packages"])
 
 
-async def check_worker(python: str, import_paths: Sequence[str], env: Mapping[str, str]) -> None:
+async def check_worker(python: str, env: Mapping[str, str]) -> None:
     """Make sure that a worker can run there: of all packages it needs yaml only.
 
     Raises:
         UnusableInterpreter: it can't be imported.
     """
     try:
-        await run([python, "-c", _NEEDED, *import_paths], env, _LIMIT)
+        await run([python, "-c", "import yaml"], env, _LIMIT)
     except CommandFailed as error:
         raise UnusableInterpreter(
             f"{python} has no package yaml, which workers need: install pyyaml for it, or name "

@@ -115,6 +115,9 @@ class _Maker:
         self._env = env
         self._cache = cache
         self._limit = limit
+        # An interpreter that is not the server's may have yaml from there only, and imports it
+        # before the model's paths count.
+        self._runs_in_it = needs.use_venv or needs.executable is not None
         self._no_venv = f"Virtual environment creation failed for model {needs.model}"
         self._no_packages = f"Custom pip package installation failed for model {needs.model}"
         self._no_python = (
@@ -128,13 +131,13 @@ class _Maker:
         paths: tuple[str, ...] = ()
         if needs.use_venv or needs.requirements is not None:
             made = await self._environment(interpreter)
-            if needs.use_venv:
+            if self._runs_in_it:
                 python = made["python"]
             else:
                 paths = (made["packages"],)
         if needs.executable is not None:
             with _told_as(self._no_python):
-                await check_worker(python or needs.python, paths, self._env)
+                await check_worker(python or needs.python, self._env)
         return PythonSetup(python, paths)
 
     async def _interpreter(self) -> Interpreter:
@@ -172,14 +175,14 @@ class _Maker:
         needs = self._needs
         with _told_as(self._no_packages):
             asked = await asyncio.to_thread(read_requirements, self._archive.model_dir, file)
-            kept = kept_packages(interpreter, asked, venv=needs.use_venv)
+            kept = kept_packages(interpreter, asked, venv=self._runs_in_it)
         for name in asked.skipped:
             logger.warning(
                 "Model %s: requirement %s is skipped: the server has a package ts itself",
                 needs.model,
                 name,
             )
-        return Recipe(interpreter, asked, kept, needs.use_venv, needs.builder)
+        return Recipe(interpreter, asked, kept, self._runs_in_it, needs.builder)
 
     async def _build(self, recipe: Recipe, folder: Path) -> Record:
         logger.info("Building the environment of model %s in %s", self._needs.model, folder)
