@@ -132,6 +132,18 @@ async def test_what_a_killed_server_left_is_built_anew_or_removed(
     assert kept(cache) == {ONE, "notes"}
 
 
+async def test_an_environment_that_was_moved_is_built_anew(
+    tmp_path: Path, make_cache: MakeCache
+) -> None:
+    cache = make_cache()
+    await cache.take(TWO, tmp_path / "2", Builds())
+    cache.release(tmp_path / "2")
+    (cache.folder / TWO).rename(cache.folder / ONE)
+    builds = Builds()
+    assert (await cache.take(ONE, tmp_path, builds))["folder"] == str(cache.folder / ONE)
+    assert builds.count == 1
+
+
 async def test_the_least_recently_used_go_unless_a_server_uses_them(
     tmp_path: Path, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
 ) -> None:

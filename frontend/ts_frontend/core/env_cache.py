@@ -56,8 +56,9 @@ class EnvCache:
         Args:
             key: 32 hexadecimal digits.
             holder: who it is for; has one at most.
-            build: makes it in a folder if it isn't there. It stays in that folder, since scripts
-                in a venv have its path, so what makes it whole is that the record comes last.
+            build: makes it in a folder if it isn't there; its record has that ``folder``. It
+                stays there, since scripts in a venv have its path, so what makes it whole is that
+                the record is written last.
 
         Raises:
             OSError: the folder can't be written to, or has no locks.
@@ -120,17 +121,17 @@ class EnvCache:
         return record
 
 
-def default_folder(environ: Mapping[str, str], temp: Path) -> Path:
-    """``torchserve-py/envs`` in the user's cache folder; in the temporary one for a user without
-    a home, by number, since others may write there too."""
+def default_folder(environ: Mapping[str, str], temp: Path, kind: str = "envs") -> Path:
+    """``torchserve-py/envs`` (or another kind) in the user's cache folder; in the temporary one for
+    a user without a home, by number, since others may write there too."""
     if sys.platform == "win32":
-        return temp / "torchserve-py-envs"
+        return temp / f"torchserve-py-{kind}"
     home, cache = environ.get("HOME", ""), environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):
         if not os.path.isabs(home) or not os.access(home, os.W_OK):
-            return temp / f"torchserve-py-envs-{os.getuid()}"
+            return temp / f"torchserve-py-{kind}-{os.getuid()}"
         cache = os.path.join(home, "Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(cache, "torchserve-py", "envs")
+    return Path(cache, "torchserve-py", kind)
 
 
 def _open(folder: Path) -> int:
@@ -180,11 +181,12 @@ async def _make(folder: Path, build: Callable[[Path], Awaitable[Record]]) -> Non
 
 
 def _read(folder: Path) -> Record | None:
+    """None also where the folder was moved, since paths in it are the old ones."""
     try:
         record = json.loads((folder / _RECORD).read_bytes())
-    except (OSError, ValueError):
+        return record if os.path.samefile(record["folder"], folder) else None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _last_used(folder: Path) -> float:

@@ -31,9 +31,11 @@ if sys.version_info >= (3, 9):
     known["tag"] = sys.implementation.cache_tag + " " + sysconfig.get_platform()
     known["packages"] = {}
     for one in importlib.metadata.distributions():
-        name = one.metadata["Name"]
-        if name:
-            known["packages"].setdefault(name.lower().replace("_", "-"), one.version)
+        try:
+            name = one.metadata["Name"].lower().replace("_", "-")
+            known["packages"].setdefault(name, one.version)
+        except (AttributeError, LookupError, OSError, TypeError):
+            pass  # what is left of a package that was removed by hand
 print("\\n" + json.dumps(known))
 """
 
@@ -66,7 +68,8 @@ async def ask(python: str, env: Mapping[str, str]) -> Interpreter:
         UnusableInterpreter: there is none, it is older than `OLDEST`, or it doesn't work.
     """
     try:
-        answer = json.loads((await run([python, "-c", _QUESTION], env, _LIMIT)).splitlines()[-1])
+        lines = (await run([python, "-c", _QUESTION], env, _LIMIT)).splitlines()
+        answer = json.loads([line for line in lines if line.startswith("{")][-1])
         version = tuple(answer["version"])
     except CommandFailed as error:
         raise UnusableInterpreter(str(error)) from error

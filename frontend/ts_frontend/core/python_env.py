@@ -197,5 +197,5 @@ class _Maker:
 def _told_as(headline: str) -> Iterator[None]:
     try:
         yield
-    except (CommandFailed, UnusableInterpreter, BadRequirements, Contradiction) as error:
+    except (CommandFailed, UnusableInterpreter, BadRequirements, Contradiction, OSError) as error:
         raise ModelSetupFailed(f"{headline}\n{error}") from error
