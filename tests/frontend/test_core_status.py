@@ -100,7 +100,7 @@ def test_states_of_workers() -> None:
             first, second = look(rig)[0].workers
             assert (first.state, second.state) == ("ready", "retired")
             assert (second.id, second.name) == ("9001", "W-9001-m_1.0")
-            assert second.pid == rig.backend.workers[1].pid
+            assert second.pids == (rig.backend.workers[1].pid,)
             assert look(rig)[0].in_flight == 2  # the one that is being ended still has its batch
             for worker in rig.backend.workers:
                 worker.finish()
@@ -109,7 +109,7 @@ def test_states_of_workers() -> None:
             rig.worker.die(1, None)
             rig.backend.workers[0].die(1, None)
             await until(lambda: look(rig)[0].workers[0].state == "waiting")
-            assert look(rig)[0].workers[0].pid is None
+            assert look(rig)[0].workers[0].pids == ()
 
     run_virtual(main)
     assert STATES == ("starting", "ready", "waiting", "dead", "retired")

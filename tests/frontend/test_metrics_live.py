@@ -147,7 +147,7 @@ def test_a_worker_that_ends_while_memory_is_read_is_left_out() -> None:
             model = await rig.serve()
 
             def usage(pids: Any) -> Usage:
-                model.slots[0].reports.pid = None
+                model.slots[0].reports.ended()
                 return Usage(dict.fromkeys(pids, 1))
 
             rig.memory.usage = usage  # type: ignore[method-assign]

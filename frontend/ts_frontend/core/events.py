@@ -26,6 +26,8 @@ class Reports:
         worker: the worker's name in logs and metrics, ``W-9000-resnet_1.0``.
         model: its model's name.
         version: its model's version.
+        rank: of the process that tells, where the worker has several.
+        pids: of the worker's processes by rank, shared by all that tell for it.
     """
 
     def __init__(
@@ -36,6 +38,9 @@ class Reports:
         log: ModelLog,
         meter: Meter,
         answer: CallAnswerer,
+        *,
+        rank: int = 0,
+        pids: dict[int, int] | None = None,
     ) -> None:
         self._worker = worker
         self._model = model
@@ -43,10 +48,32 @@ class Reports:
         self._log = log
         self._meter = meter
         self._answer = answer
-        self.pid: int | None = None
+        self._rank = rank
+        self._pids = {} if pids is None else pids
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The worker's processes, that of rank 0 first; empty between two of its lives."""
+        return tuple(self._pids[rank] for rank in sorted(self._pids))
 
     def started(self, pid: int) -> None:
-        self.pid = pid
+        self._pids[self._rank] = pid
+
+    def ended(self) -> None:
+        """The worker has no process any more."""
+        self._pids.clear()
+
+    def of_rank(self, rank: int) -> Reports:
+        return Reports(
+            f"{self._worker}-rank{rank}",
+            self._model,
+            self._version,
+            self._log,
+            self._meter,
+            self._answer,
+            rank=rank,
+            pids=self._pids,
+        )
 
     def output(self, stream: str, line: str) -> None:
         if stream == "stdout" and self._observed(line):

@@ -95,8 +95,13 @@ class Slot:
         self.first: asyncio.Future[LoadFailed | None] = loop.create_future()
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Of its worker's processes, that of rank 0 first."""
+        return self.reports.pids
+
+    @property
     def pid(self) -> int | None:
-        return self.reports.pid
+        return next(iter(self.reports.pids), None)
 
     @property
     def error(self) -> str | None:
@@ -143,13 +148,13 @@ class Slot:
         while True:
             self._enter(State.STARTING)
             self.started_at = time.time()
-            self.reports.pid = None
+            self.reports.ended()
             try:
                 failure = await self._load()
             except LoadFailed as error:
                 failure = error
                 self._log_failure(error)
-            self.reports.pid = None
+            self.reports.ended()
             if self.state is State.RETIRED:
                 return
             self.failure = failure

@@ -18,11 +18,11 @@ STATES = tuple(state.name.lower() for state in State)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker's place; ``pid`` is None while no process is in it. ``state`` is of `STATES`."""
+    """A worker's place; ``pids`` is empty while no process is in it. ``state`` is of `STATES`."""
 
     id: str
     name: str
-    pid: int | None
+    pids: tuple[int, ...]
     state: str
 
 
@@ -83,7 +83,7 @@ def _look(
         queued,
         0.0 if arrived is None else max(0.0, now - arrived),
         sum(slot.in_flight for slot in slots),
-        tuple(WorkerStatus(one.id, one.name, one.pid, one.state.name.lower()) for one in slots),
+        tuple(WorkerStatus(one.id, one.name, one.pids, one.state.name.lower()) for one in slots),
     )
 
 

@@ -98,17 +98,15 @@ class LiveGauges:
             self._workers.child(labels).update(counts[state])
         for worker in one.workers:
             labels = (one.model, one.version, worker.id, self._host)
-            if worker.pid is None:
-                continue
-            if worker.pid in usage.resident:
-                self._resident.child(labels).update(usage.resident[worker.pid])
-            if worker.pid in usage.gpu:
-                self._gpu.child(labels).update(usage.gpu[worker.pid])
+            for family, held in ((self._resident, usage.resident), (self._gpu, usage.gpu)):
+                # Of several processes: a worker that is spread over ranks.
+                if parts := [held[pid] for pid in worker.pids if pid in held]:
+                    family.child(labels).update(sum(parts))
 
 
 def pids(versions: Sequence[VersionStatus]) -> AbstractSet[int]:
     """The processes of all workers."""
-    return {worker.pid for one in versions for worker in one.workers if worker.pid is not None}
+    return {pid for one in versions for worker in one.workers for pid in worker.pids}
 
 
 def _resident(pid: int) -> int | None:

@@ -60,6 +60,24 @@ class WorkerEvents(Protocol):
     async def call(self, call: Call) -> CallReply:
         """Answer a handler that calls another model."""
 
+    def of_rank(self, rank: int) -> WorkerEvents:
+        """Where one process of several tells the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A worker of several processes that compute one model together, numbered from 0.
+
+    Args:
+        count: of processes; one of them alone is told its rank, too.
+        first_port: they meet at the first free port from here on.
+        all_predict: a batch goes to all of them; else only to rank 0, which asks the others itself.
+    """
+
+    count: int
+    first_port: int
+    all_predict: bool
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
@@ -82,6 +100,8 @@ class WorkerSpec:
     python: str | None = None  # interpreter of the model; None for the server's own
     import_paths: tuple[str, ...] = ()  # model folder, pip target, ... in order
     env: Mapping[str, str] = field(default_factory=dict)  # the worker's whole environment
+    ranks: Ranks | None = None  # None for a worker of one process
+    rank: int = 0  # of this process; only rank 0 answers
 
 
 @dataclass(frozen=True, slots=True)

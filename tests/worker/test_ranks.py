@@ -1,0 +1,158 @@
+"""Workers of several real processes: they compute together, and live and die as one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import Events, alive, ask, until
+from ts_worker.backend.base import LoadFailed, Ranks, WorkerSpec
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MARS = Path(__file__).parents[1] / "mars"
+ONES = json.dumps({"x": [1.0] * 8}).encode()
+
+
+class RankEvents(Events):
+    """Events of a worker with those of its ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranks: list[Events] = []
+
+    def of_rank(self, rank: int) -> Events:
+        assert rank == len(self.ranks)
+        self.ranks.append(Events())
+        return self.ranks[-1]
+
+    @property
+    def processes(self) -> list[int]:
+        return [pid for rank in self.ranks for pid in rank.pids]
+
+
+@pytest.fixture
+def group(spec):
+    """A function that describes a worker of two ranks."""
+
+    def make(
+        mar: str = "two_ranks", all_predict: bool = True, yaml: str = "", **more
+    ) -> WorkerSpec:
+        made = spec(
+            (MARS / f"{mar}.py").read_text(),
+            events=RankEvents(),
+            ranks=Ranks(2, 29500, all_predict),
+            **more,
+        )
+        folder = Path(made.model_dir)
+        (folder / "MAR-INF").mkdir()
+        manifest = {"model": {"handler": "handler_of_test.py", "configFile": "config.yaml"}}
+        (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+        (folder / "config.yaml").write_text(yaml)
+        return made
+
+    return make
+
+
+def told(reply, row: int = 0):
+    return json.loads(bytes(reply.responses[row].body))
+
+
+async def test_both_ranks_are_needed_for_an_answer(backend, group):
+    both = group()
+    worker = await backend.start(both)
+    reply, _ = await ask(worker, ONES, ONES)
+    assert (told(reply), told(reply, 1)) == ({"sum": 36.0}, {"sum": 36.0})
+    first, second = told((await ask(worker, b'"where"', batch_id=2))[0])
+    assert [first["pid"], second["pid"]] == both.events.processes
+    assert worker.pid == first["pid"]
+    assert (first["RANK"], second["RANK"]) == ("0", "1")
+    assert first["MASTER_PORT"] == second["MASTER_PORT"] >= "29500"
+    await until(lambda: ("stdout", "initializing rank 1") in both.events.ranks[1].lines)
+    assert ("stdout", "initializing rank 1") not in both.events.ranks[0].lines
+    await worker.stop(5)
+    assert (await worker.exited()).code == 0
+    assert not any(map(alive, both.events.processes))
+
+
+async def test_two_workers_meet_at_two_ports(backend, group):
+    spec = group()
+    other = replace(spec, events=RankEvents())
+    workers = await asyncio.gather(backend.start(spec), backend.start(other))
+    answers = [told((await ask(worker, b'"where"'))[0]) for worker in workers]
+    assert answers[0][0]["MASTER_PORT"] != answers[1][0]["MASTER_PORT"]
+    await asyncio.gather(*(worker.stop(5) for worker in workers))
+
+
+async def test_a_pipeline_gets_its_batches_at_the_first_stage(backend, group):
+    worker = await backend.start(group("two_stages", all_predict=False))
+    reply, _ = await ask(worker, b"20", b"3")
+    assert [told(reply, row) for row in (0, 1)] == [41.0, 7.0]
+    await worker.stop(5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_one_killed_rank_ends_the_worker(backend, group, rank):
+    both = group()
+    worker = await backend.start(both)
+    os.kill(both.events.processes[rank], signal.SIGKILL)
+    reason = await worker.exited()
+    assert (reason.signal, reason.text) == (9, f"rank {rank}: killed by SIGKILL")
+    assert not any(map(alive, both.events.processes))
+
+
+async def test_a_rank_that_can_not_load_is_named(backend, group):
+    both = group(yaml="broken_rank: 1\n")
+    with pytest.raises(LoadFailed) as failure:
+        await backend.start(both)
+    assert failure.value.message == "rank 1: ValueError: this rank has no weights"
+    assert "in initialize" in failure.value.traceback
+    assert len(both.events.processes) == 2
+    assert not any(map(alive, both.events.processes))
+
+
+async def test_a_rank_that_ends_while_others_wait_for_it_is_named(backend, group):
+    both = group()
+    starting = asyncio.ensure_future(backend.start(both))
+    await until(lambda: len(both.events.processes) == 2)
+    os.kill(both.events.processes[1], signal.SIGSTOP)  # so that it is not there yet
+    await until(lambda: ("stdout", "initializing rank 0") in both.events.ranks[0].lines)
+    os.kill(both.events.processes[1], signal.SIGKILL)
+    with pytest.raises(LoadFailed, match="rank 1: the worker process ended") as failure:
+        await starting
+    assert failure.value.code == 507
+    assert not any(map(alive, both.events.processes))
+
+
+async def test_a_load_that_takes_too_long_tells_where_each_rank_stands(backend, group):
+    late = group("late_rank", startup_timeout=4.0)
+    with pytest.raises(LoadFailed, match="did not load within") as failure:
+        await backend.start(late)
+    first, second = failure.value.traceback.split("Rank 1:\n")
+    assert first.startswith("Rank 0:\n")
+    assert "in only_rank_1" in second
+    assert "in only_rank_1" not in first
+    assert not any(map(alive, late.events.processes))
+
+
+async def test_ranks_that_are_out_of_step_mix_no_batches(backend, group):
+    """Rank 0 gives up before the sum, in which rank 1 still waits for it."""
+    both = group()
+    worker = await backend.start(both)
+    reply, _ = await ask(worker, json.dumps({"x": [1.0] * 8, "fails": 0}).encode())
+    assert reply.code == 503
+    replies = []
+    next_one = asyncio.ensure_future(ask(worker, ONES, batch_id=2))
+    next_one.add_done_callback(lambda _: replies.append(1))
+    # Nothing may come: the pump gives it up after its responseTimeout.
+    await asyncio.wait([next_one], timeout=0.5)
+    assert not replies
+    await worker.stop(0)
+    with pytest.raises(AssertionError, match="the worker ended"):
+        await next_one
