@@ -114,6 +114,7 @@ class Config:
     default_service_handler: str | None = _key(None, v.optional_text)
     service_envelope: str | None = _key(None, v.optional_text)
     weights_only: bool = _key(True, v.strict_boolean)
+    compile_cache: Path | None = _key(None, v.optional_path)
 
     # Batches and queues.
     batch_policy: Literal["eager", "delay"] = _key("eager", v.batch_policy)

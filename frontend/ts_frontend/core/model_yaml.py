@@ -55,6 +55,7 @@ class ModelYaml:
     python_executable: str | None = None
     batch_policy: Literal["eager", "delay"] | None = None
     weights_only: bool | None = None
+    compiles: bool = False  # whether its `pt2` asks for `torch.compile`
 
     @property
     def workers(self) -> tuple[int, int] | None:
@@ -127,6 +128,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         python_executable=read.choice("pythonExecutable", _program, "the path of an interpreter"),
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
+        compiles=_compiles(values.get("pt2")),
     )
     if result.workers is None and (result.min_workers or result.max_workers):
         logger.warning(
@@ -185,6 +187,16 @@ def _device_ids(value: object) -> tuple[int, ...] | None:
         return None
     whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
     return tuple(value) if whole else None
+
+
+def _compiles(pt2: object) -> bool:
+    """Whether `ts.torch_handler.compilation` finds something to do in it."""
+    if not isinstance(pt2, dict):
+        return isinstance(pt2, str)
+    if "compile" in pt2:
+        options = pt2["compile"]
+        return isinstance(options, dict) and bool(options.get("enable"))
+    return "export" not in pt2
 
 
 def _boolean(value: object) -> bool | None:

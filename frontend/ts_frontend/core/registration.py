@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ts_frontend.core.archive import Archive
+from ts_frontend.core.compile_cache import compile_environment
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache
 from ts_frontend.core.environment import worker_environment
@@ -162,6 +163,9 @@ async def build(
     )
     setup = await prepare(needs, archive, env, environments) or PythonSetup(None)
     # The driver's answer may take a while, the first time.
+    env = weights_environment(env, settings.weights, blueprint.name, blueprint.version)
+    if blueprint.file.compiles:
+        env |= await asyncio.to_thread(compile_environment, config, environ, archive, env)
     await asyncio.to_thread(lambda: devices.count)
     ids = devices.valid_ids(settings.device_ids, blueprint.name)
     kind = devices.kind(settings.device_type)
@@ -181,7 +185,7 @@ async def build(
             handler=blueprint.handler,
             python=setup.python or python,
             import_paths=(*_import_paths(blueprint.handler, archive), *setup.import_paths),
-            env=weights_environment(env, settings.weights, blueprint.name, blueprint.version),
+            env=env,
         ),
         next_device=devices.assigner(settings.device_type, ids),
         device_type=kind,
