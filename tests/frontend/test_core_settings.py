@@ -171,12 +171,13 @@ maxRetryTimeoutInSec: 10
 clientTimeoutInMills: 500
 jobQueueSize: 5
 useVenv: true
+pythonExecutable: ./bin/python
 batchPolicy: delay
 handler:
   profile: true
 """
     assert read(tmp_path, text) == ModelYaml(
-        1, 2, 8, 50, 30, 60, "gpu", (0, 2), 10, 500, 5, True, "delay"
+        1, 2, 8, 50, 30, 60, "gpu", (0, 2), 10, 500, 5, True, "./bin/python", "delay"
     )
     assert caplog.text == ""
 
