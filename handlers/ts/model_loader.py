@@ -15,6 +15,7 @@ import uuid
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
+from ts.context import Context
 from ts.deprecations import torchscript_warning_hidden
 from ts.model_modules import import_own
 from ts.service import Service
@@ -105,8 +106,12 @@ class TsModelLoader(ModelLoader):
                 metrics,
             )
             _prepare_gpu(gpu_id)
+            self._before_initialize(service.context)
             initialize(service.context)
         return service
+
+    def _before_initialize(self, context: Context) -> None:
+        """For loaders that know more of a model than its files say."""
 
     def _load_handler_file(
         self, handler: str, model_dir: Optional[str] = None
