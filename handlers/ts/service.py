@@ -15,6 +15,7 @@ from ts.context import CancelProbe, ChunkSink, Context
 from ts.failures import failure
 from ts.isolation import Part, joined, settle
 from ts.prediction import STREAM_NEXT, Outcome, Prediction, mark_stream, prediction
+from ts.preparation import Preparation, preparation
 from ts.utils.util import PredictionException, get_yaml_config
 from ts.version import __version__
 
@@ -71,6 +72,7 @@ class Service:
         )
         self._entry_point: Any = entry_point
         self._isolate = _isolates(self._context.model_yaml_config)
+        self._preparation: Optional[Preparation] = None
 
     @property
     def context(self) -> Context:
@@ -88,6 +90,25 @@ class Service:
         """TorchServe's way of streaming: parts are written to this socket on its wire."""
         self._context.cl_socket = sock
 
+    def expect_batches_ahead(self, prefetch: bool) -> None:
+        """Say, once the handler is initialised, whether `prepare` will be called."""
+        config = self._context.model_yaml_config
+        self._preparation = preparation(self._entry_point, config, prefetch)
+
+    def prepare(
+        self, headers: List[Dict[str, Any]], rows: List[Dict[str, Any]]
+    ) -> List[Dict[str, Any]]:
+        """Begin with a batch that waits: run `preprocess` on it where the handler allows that.
+
+        Called in a thread while `infer` runs another batch.
+
+        Returns:
+            The rows to give to `infer`.
+        """
+        if self._preparation is None or any(head.get("describe") == "True" for head in headers):
+            return rows
+        return self._preparation.run(rows)
+
     def infer(
         self,
         headers: List[Dict[str, Any]],
@@ -103,6 +124,8 @@ class Service:
         outcome = self._attempt(headers, rows, request_ids)
         if outcome.code == 200:
             _record(self._context, outcome.took)
+            if self._preparation is not None:
+                self._preparation.check(rows)
         return outcome
 
     def run(

@@ -57,6 +57,7 @@ class Load(NamedTuple):
     threads: int  # torch threads of this worker; 0 leaves torch's own choice
     import_paths: Tuple[str, ...]  # go first on sys.path, in this order
     env: Optional[Tuple[Tuple[str, str], ...]]  # replaces os.environ; None keeps it
+    prefetch: bool = False  # prepare the batches that come while the handler is at an earlier one
 
 
 class Loaded(NamedTuple):

@@ -51,6 +51,11 @@ class BaseHandler(ABC):  # noqa: B024 - TorchServe's base; usable as it stands
     `initialize` and `handle`.
     """
 
+    # Whether a thread may run `preprocess` on the next batch while `inference` and `postprocess`
+    # are at this one. It then looks at nothing but the rows and what `initialize` has set, and
+    # leaves nothing on `self`.
+    preprocess_ahead = False
+
     def __init__(self) -> None:
         self.model: Any = None
         self.mapping: Any = None

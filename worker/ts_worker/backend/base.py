@@ -100,6 +100,7 @@ class WorkerSpec:
     python: str | None = None  # interpreter of the model; None for the server's own
     import_paths: tuple[str, ...] = ()  # model folder, pip target, ... in order
     env: Mapping[str, str] = field(default_factory=dict)  # the worker's whole environment
+    prefetch: bool = False  # it prepares batches while it runs an earlier one
     ranks: Ranks | None = None  # None for a worker of one process
     rank: int = 0  # of this process; only rank 0 answers
 

@@ -237,4 +237,5 @@ def _load_message(spec: WorkerSpec) -> Load:
         spec.threads,
         spec.import_paths,
         tuple(spec.env.items()),
+        spec.prefetch,
     )

@@ -6,22 +6,29 @@ One reply answers a batch that went well; one that did not may take several.
 from __future__ import annotations
 
 import logging
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
 from ts_worker.runtime.channel import Channel, Closed
 from ts_worker.runtime.logs import FrameHandler
+from ts_worker.runtime.prefetch import Prefetch
 from ts_worker.runtime.rows import rows_of
 
 log = logging.getLogger(__name__)
 
 
 def answer(
-    channel: Channel, service: Any, batch: Predict, decode: bool, records: FrameHandler
+    channel: Channel,
+    service: Any,
+    batch: Predict,
+    decode: bool,
+    records: FrameHandler,
+    prefetch: Optional[Prefetch] = None,
 ) -> None:
     """Answer a batch in any case: a worker that ended over one request would take others along."""
     try:
-        outcome = service.infer(*rows_of(batch.requests, decode))
+        rows = rows_of(batch.requests, decode) if prefetch is None else prefetch.rows(batch)
+        outcome = service.infer(*rows)
         if outcome.code == 200:
             channel.send(_success(batch.batch_id, batch.requests, outcome))
         else:

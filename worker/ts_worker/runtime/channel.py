@@ -1,7 +1,8 @@
 """The worker's end of its connection to the server: blocking, one thread reads at a time.
 
 `loop` receives from it; while a handler runs, `poll` looks for cancellations and answers to calls
-without a thread that would fight the handler for the interpreter lock.
+without a thread that would fight the handler for the interpreter lock. Only a model that asks for
+batches ahead (`prefetch`) has such a thread.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from typing import Deque, List, Set
+from typing import Callable, Deque, List, Optional, Set
 
 from ts_worker.messages import Call, CallReply, Cancel, Message, Metric, Predict
 from ts_worker.wire import FrameReader, Pieces, encode
@@ -33,10 +34,16 @@ class Channel:
         self._sock = sock
         self._reader = FrameReader()
         self._inbox: Deque[Message] = deque()
-        self._waiting: List[Metric] = []
+        self._waiting: Deque[Metric] = deque()
         self._cancelled: Set[bytes] = set()
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
+        self._more: Callable[[], object] = self._read  # waits for messages, called with that lock
+        # For a thread that reads:
+        self._arrived = threading.Condition(self._receiving)
+        self._begin: Optional[Callable[[Predict], None]] = None
+        self._idle = False  # the worker waits for a message
+        self._end: Optional[Exception] = None  # why nothing more will come
 
     def abandon(self) -> None:
         """Give up this process's copy of the socket; whoever sends after that gets `Closed`."""
@@ -50,11 +57,23 @@ class Channel:
         """
         with self._receiving:
             while not self._inbox:
-                self._read(0)
+                self._idle = True
+                self._more()
             return self._inbox.popleft()
+
+    def read_ahead(self, begin: Callable[[Predict], None]) -> None:
+        """Let a thread read from now on. ``begin`` is called in it with each batch that comes while
+        the worker is busy; it must not wait."""
+        self._begin = begin
+        self._more = self._await
+        threading.Thread(target=self._keep_reading, name="ts-reader", daemon=True).start()
 
     def poll(self) -> None:
         """Take in what has arrived, without waiting."""
+        if self._begin is not None:
+            if self._end is not None:
+                raise self._end
+            return
         with self._receiving:
             while self._read(socket.MSG_DONTWAIT):
                 pass
@@ -67,8 +86,9 @@ class Channel:
     def send(self, message: Message) -> None:
         """Write a message, after the metrics that waited for it."""
         with self._sending:
-            pieces = [piece for metric in self._waiting for piece in encode(metric)]
-            self._waiting.clear()
+            pieces: Pieces = []
+            while self._waiting:  # others may add to it meanwhile
+                pieces += encode(self._waiting.popleft())
             pieces += encode(message)
             self._write(pieces)
 
@@ -85,28 +105,59 @@ class Channel:
                     if isinstance(reply, CallReply) and reply.call_id == call.call_id:
                         self._inbox.remove(reply)
                         return reply
-                self._read(0)
+                self._more()
 
     def end_batch(self, batch: Predict) -> None:
         """Forget cancellations of these requests: they have been answered."""
         if self._cancelled:
             self._cancelled.difference_update(request.id for request in batch.requests)
 
-    def _read(self, flags: int) -> bool:
+    def _read(self, flags: int = 0) -> bool:
+        messages = self._incoming(flags)
+        for message in messages or ():
+            self._deliver(message)
+        return messages is not None
+
+    def _incoming(self, flags: int = 0) -> Optional[List[Message]]:
+        """What the next bytes complete; None where there are none and ``flags`` say not to wait."""
         try:
             count = self._sock.recv_into(self._reader.buffer(), 0, flags)
         except BlockingIOError:
-            return False
+            return None
         except OSError as error:
             raise Closed from error
         if not count:
             raise Closed
-        for message in self._reader.received(count):
-            if isinstance(message, Cancel):
-                self._cancelled.add(message.request_id)
+        return self._reader.received(count)
+
+    def _deliver(self, message: Message) -> None:
+        if isinstance(message, Cancel):
+            self._cancelled.add(message.request_id)
+            return
+        if self._begin is not None and isinstance(message, Predict):
+            if self._idle:
+                self._idle = False  # it takes this one at once
             else:
-                self._inbox.append(message)
-        return True
+                self._begin(message)
+        self._inbox.append(message)
+
+    def _keep_reading(self) -> None:
+        try:
+            while True:
+                messages = self._incoming() or ()
+                with self._receiving:
+                    for message in messages:
+                        self._deliver(message)
+                    self._arrived.notify_all()
+        except Exception as error:  # `Closed`, or bytes that are no frame: for who receives
+            with self._receiving:
+                self._end = error
+                self._arrived.notify_all()
+
+    def _await(self) -> None:
+        if self._end is not None:
+            raise self._end
+        self._arrived.wait()
 
     def _write(self, pieces: Pieces) -> None:
         try:

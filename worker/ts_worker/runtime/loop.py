@@ -17,6 +17,7 @@ from ts_worker.runtime.birth import leave
 from ts_worker.runtime.channel import Channel, Closed
 from ts_worker.runtime.loading import load_service
 from ts_worker.runtime.logs import FrameHandler, install
+from ts_worker.runtime.prefetch import Prefetch
 from ts_worker.runtime.threads import ThreadCount
 from ts_worker.runtime.warmup import warm_up
 
@@ -65,6 +66,7 @@ def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCo
         with records.unmeasured():
             warm_up(service, load.decode_input_request)
         _connect(service, channel)
+        service.expect_batches_ahead(load.prefetch)
     except Closed:
         raise
     except (Exception, SystemExit) as error:  # the user's own code runs in there
@@ -109,11 +111,15 @@ def _text(error: BaseException) -> str:
 def _serve(
     channel: Channel, service: Any, load: Load, records: FrameHandler, threads: ThreadCount
 ) -> None:
+    prefetch = None
+    if load.prefetch:
+        prefetch = Prefetch(service, load.decode_input_request)
+        channel.read_ahead(prefetch.begin)
     while True:
         message = channel.receive()
         if isinstance(message, Predict):
             records.begin(message.requests)
-            answer(channel, service, message, load.decode_input_request, records)
+            answer(channel, service, message, load.decode_input_request, records, prefetch)
             records.end()
             channel.end_batch(message)
         elif isinstance(message, Threads):

@@ -14,10 +14,11 @@ from ts_worker.messages import Param, Request, unpack_headers
 
 log = logging.getLogger(__name__)
 
+# Headers, rows and request ids of a batch.
+Rows = Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]
 
-def rows_of(
-    requests: Tuple[Request, ...], decode: bool
-) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]:
+
+def rows_of(requests: Tuple[Request, ...], decode: bool) -> Rows:
     """Headers, rows and request ids of a batch, each in the order of its requests.
 
     Args:
