@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import Iterator, Tuple
@@ -100,7 +101,9 @@ def _tells_metric(record: logging.LogRecord) -> bool:
 def _detach(channel: Channel) -> None:
     """In a child that a handler forked: log to stderr, and leave the connection to its parent.
 
-    Two writers would mix their frames, and an open copy would outlive the worker.
+    Two writers would mix their frames, and an open copy would outlive the worker. A SIGTERM ends
+    it, as `multiprocessing` expects of its children, though not the worker.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger().handlers[:] = [logging.StreamHandler(sys.stderr)]
     channel.abandon()
