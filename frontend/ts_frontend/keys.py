@@ -129,6 +129,7 @@ class Config:
     unregister_model_timeout: int = _key(120, v.whole(1))
     number_of_gpu: int | None = _key(None, v.optional_whole(0))
     initial_worker_port: int = _key(9000, v.whole(0, 65535))
+    initial_distribution_port: int = _key(29500, v.whole(1, 65535))
     blacklist_env_vars: str | None = _key(None, v.optional_pattern)
     limit_max_image_pixels: bool = _key(True, v.boolean)
     decode_input_request: bool = _key(True, v.boolean)
@@ -200,9 +201,6 @@ class Config:
     )
     ts_header_key_sequence_end: str = _key(
         "ts_request_sequence_end", v.text, env="TS_HEADER_KEY_SEQUENCE_END", no_effect=_SEQUENCES
-    )
-    initial_distribution_port: int = _key(
-        29500, v.whole(1, 65535), no_effect="models over several processes are not built yet"
     )
     cpu_launcher_enable: bool = _key(False, v.boolean, no_effect=_LAUNCHER)
     cpu_launcher_args: str | None = _key(None, v.optional_text, no_effect=_LAUNCHER)

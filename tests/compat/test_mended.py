@@ -831,7 +831,7 @@ async def test_memory_usage_is_of_now(site: Site) -> None:
     """TorchServe described what its last round of system metrics had found: 0 for up to a minute,
     and for ever where they were switched off."""
     await site.register(site.model())
-    site.catalog.find("m").slots[0].reports.pid = os.getpid()
+    site.catalog.find("m").slots[0].reports.started(os.getpid())
     (body,) = await site.management.describe("m", None)
     assert body["workers"][0]["memoryUsage"] > 1_000_000
 

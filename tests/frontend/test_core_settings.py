@@ -221,7 +221,7 @@ def test_wrong_values_warn_and_fall_back(
     assert "the default is used" in caplog.text
 
 
-@pytest.mark.parametrize("line", ["parallelType: tp", "continuousBatching: true", "torchrun: {}"])
+@pytest.mark.parametrize("line", ["useJobTicket: true", "continuousBatching: true"])
 def test_keys_that_are_not_supported_yet_warn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str
 ) -> None:

@@ -26,7 +26,7 @@ async def describe_version(
 
     Keys of what is not built yet have the values that TorchServe shows where they are unused.
     """
-    settings = model.settings
+    settings, parallel = model.settings, model.settings.parallel
     slots = list(model.slots)
     workers = await asyncio.to_thread(lambda: [_worker(slot, devices) for slot in slots])
     body: dict[str, Any] = {
@@ -42,8 +42,8 @@ async def describe_version(
         "startupTimeout": settings.startup_timeout,
         "maxRetryTimeoutInSec": settings.max_retry_timeout,
         "clientTimeoutInMills": settings.client_timeout,
-        "parallelType": "",
-        "parallelLevel": 0,
+        "parallelType": "" if parallel is None else parallel.type,
+        "parallelLevel": 0 if parallel is None else parallel.level,
         "deviceType": model.device_type,
     }
     if model.device_ids is not None:
@@ -86,13 +86,13 @@ def list_page(models: Sequence[ModelVersion], limit: int, token: int) -> dict[st
 
 def _worker(slot: Slot, devices: Devices) -> dict[str, Any]:
     """Asks the kernel and the GPU driver: not for the loop."""
-    pid = slot.pid
+    pids = slot.pids
     body: dict[str, Any] = {
         "id": slot.id,
         "startTime": timestamp(slot.started_at),  # TorchServe wrote local time before the Z
         "status": "READY" if slot.state is State.READY else "UNLOADING",
-        "memoryUsage": 0 if pid is None else _resident(pid),
-        "pid": -1 if pid is None else pid,
+        "memoryUsage": sum(map(_resident, pids)),
+        "pid": pids[0] if pids else -1,
         "gpu": slot.device is not None,
         "gpuUsage": "N/A" if slot.device is None else devices.usage(slot.device),
     }

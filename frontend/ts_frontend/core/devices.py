@@ -11,6 +11,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ts_frontend.core.model_yaml import DeviceType
 from ts_frontend.core.nvml import Gpu, list_gpus, usage
@@ -19,6 +20,15 @@ logger = logging.getLogger(__name__)
 
 _APPLE_SILICON = "darwin arm64"
 NO_USAGE = "failed to obtained gpu usage"  # TorchServe's words
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSet:
+    """The GPUs of a worker that needs several: CUDA ordinals, and what CUDA_VISIBLE_DEVICES has to
+    be for a process to see these alone."""
+
+    devices: tuple[int, ...]
+    visible: str
 
 
 class Devices:
@@ -87,6 +97,21 @@ class Devices:
             return lambda: next(turn)
         count = self.count
         return lambda: next(self._turn) % count
+
+    def sets(self, device_ids: tuple[int, ...] | None, level: int) -> tuple[GpuSet, ...]:
+        """As many sets of ``level`` GPUs as there are, in order; no GPU is in two of them."""
+        ids = device_ids or tuple(range(self.count))
+        starts = range(0, len(ids) - level + 1, level)
+        chosen = [ids[start : start + level] for start in starts]
+        return tuple(GpuSet(each, ",".join(map(self._name, each))) for each in chosen)
+
+    def _name(self, device: int) -> str:
+        """What CUDA_VISIBLE_DEVICES calls a GPU that the server sees as this ordinal."""
+        gpu = self._visible()[device]
+        if gpu is not None and gpu.is_slice:
+            return gpu.uuid
+        asked = self._environ.get("CUDA_VISIBLE_DEVICES")
+        return str(device) if asked is None else asked.split(",")[device].strip()
 
     def usage(self, device: int) -> str:
         """TorchServe's ``gpuUsage`` text for a CUDA ordinal. Asks the driver: not for the loop."""

@@ -168,6 +168,7 @@ class Management:
         async with self._lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
+            min_worker = found.min_workers  # lower where there are too few GPUs
             self._changed()
         if not synchronous:
             return Outcome(202, _PROCESSING)
@@ -296,7 +297,9 @@ class Management:
             self._config, self._devices, blueprint, archive, self._environ, self._environments
         )
         if at_startup:
+            parallel = model.settings.parallel
             default = self._devices.count or self._cores
+            default = max(1, default // (1 if parallel is None else parallel.level))
             wanted = startup_workers(self._config, name, version, blueprint.file, default)
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)

@@ -15,6 +15,7 @@ from ts_frontend.errors import RequestTimeout, ServeError
 
 if TYPE_CHECKING:
     from ts_frontend.core.archive import Archive
+    from ts_frontend.core.devices import GpuSet
     from ts_frontend.core.slot import Slot
 
 
@@ -36,6 +37,8 @@ class ModelVersion:
 
     Args:
         next_device: gives each new worker its CUDA ordinal, or None for the CPU.
+        gpu_sets: where a worker needs several GPUs, those that it may have; next_device is then not
+            asked.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ModelVersion:
     next_device: Callable[[], int | None]
     device_type: str = "cpu"  # as described; "gpu" where the workers go to GPUs
     device_ids: tuple[int, ...] | None = None
+    gpu_sets: tuple[GpuSet, ...] = ()
     min_workers: int = 0
     max_workers: int = 0
     slots: list[Slot] = field(default_factory=list)
@@ -65,6 +69,12 @@ class ModelVersion:
     @property
     def url(self) -> str:
         return self.archive.url
+
+    def free_gpus(self) -> GpuSet | None:
+        """The set that fewest workers have, of which there may be too many for a moment; None where
+        a worker needs no set."""
+        taken = [slot.gpus for slot in self.slots]
+        return min(self.gpu_sets, key=taken.count, default=None)
 
     def _expired(self, waiting: bool) -> ServeError:
         limit = f"clientTimeoutInMills={self.settings.client_timeout}"

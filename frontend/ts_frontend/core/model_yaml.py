@@ -6,25 +6,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
+from ts_frontend.core.parallel import Parallel, read_parallel
+from ts_frontend.core.yaml_reader import YamlReader
 from ts_frontend.errors import InvalidModel
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 DeviceType = Literal["cpu", "gpu", "mps"]
 
 # TorchServe follows these and this server does not yet.
 _UNSUPPORTED = (
-    "parallelType",
-    "parallelLevel",
-    "torchrun",
     "useJobTicket",
     "continuousBatching",
     "sequenceBatching",
@@ -55,6 +53,7 @@ class ModelYaml:
     python_executable: str | None = None
     batch_policy: Literal["eager", "delay"] | None = None
     weights_only: bool | None = None
+    parallel: Parallel | None = None
     compiles: bool = False  # whether its `pt2` asks for `torch.compile`
 
     @property
@@ -111,7 +110,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
     for key in _UNSUPPORTED:
         if key in values:
             logger.warning("%s: %s is accepted, but not supported yet", file, key)
-    read = _Reader(values, file)
+    read = YamlReader(values, file)
     result = ModelYaml(
         min_workers=read.integer("minWorkers", clamp=1),
         max_workers=read.integer("maxWorkers", least=0) or None,
@@ -128,6 +127,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         python_executable=read.choice("pythonExecutable", _program, "the path of an interpreter"),
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
+        parallel=read_parallel(values, file),
         compiles=_compiles(values.get("pt2")),
     )
     if result.workers is None and (result.min_workers or result.max_workers):
@@ -139,42 +139,6 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
             result.max_workers,
         )
     return result
-
-
-class _Reader:
-    """Typed look-ups that warn and fall back, as TorchServe does for wrong values."""
-
-    def __init__(self, values: Mapping[Any, Any], file: str) -> None:
-        self._values = values
-        self._file = file
-
-    def integer(
-        self, key: str, *, least: int | None = None, clamp: int | None = None
-    ) -> int | None:
-        value = self._values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            self._refuse(key, value, "a whole number")
-            return None
-        if least is not None and value < least:
-            self._refuse(key, value, f"{least} or more")
-            return None
-        return value if clamp is None else max(clamp, value)
-
-    def choice(self, key: str, accept: Callable[[Any], T | None], wanted: str) -> T | None:
-        value = self._values.get(key)
-        if value is None:
-            return None
-        accepted = accept(value)
-        if accepted is None:
-            self._refuse(key, value, wanted)
-        return accepted
-
-    def _refuse(self, key: str, value: object, wanted: str) -> None:
-        logger.warning(
-            "%s: %s must be %s, not %r: the default is used", self._file, key, wanted, value
-        )
 
 
 def _device_type(value: object) -> DeviceType | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.compile_cache import compile_environment
-from ts_frontend.core.devices import Devices
+from ts_frontend.core.devices import Devices, GpuSet
 from ts_frontend.core.env_cache import EnvCache
 from ts_frontend.core.environment import worker_environment
 from ts_frontend.core.model import Launch, ModelVersion
@@ -31,7 +31,7 @@ from ts_frontend.core.settings import (
 )
 from ts_frontend.core.store import default_name
 from ts_frontend.core.weights import weights_environment
-from ts_frontend.errors import BadRequest, InvalidModel
+from ts_frontend.errors import BadRequest, InvalidModel, WorkerInitialization
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -148,6 +148,7 @@ async def build(
 
     Raises:
         ModelSetupFailed: venv or pip failed.
+        WorkerInitialization: there are GPUs, but fewer than one worker needs.
     """
     settings = blueprint.settings
     env = worker_environment(config, environ)
@@ -162,10 +163,10 @@ async def build(
         builder=config.py_env_builder,
     )
     setup = await prepare(needs, archive, env, environments) or PythonSetup(None)
-    # The driver's answer may take a while, the first time.
     env = weights_environment(env, settings.weights, blueprint.name, blueprint.version)
     if blueprint.file.compiles:
         env |= await asyncio.to_thread(compile_environment, config, environ, archive, env)
+    # The driver's answer may take a while, the first time.
     await asyncio.to_thread(lambda: devices.count)
     ids = devices.valid_ids(settings.device_ids, blueprint.name)
     kind = devices.kind(settings.device_type)
@@ -174,6 +175,9 @@ async def build(
             "model %s: deviceType mps needs a Mac with Apple silicon: it runs on the CPU",
             blueprint.name,
         )
+    gpu_sets = _gpu_sets(devices, blueprint, ids) if kind == "gpu" else ()
+    if settings.parallel is not None:
+        env = settings.parallel.environment(env)
     return ModelVersion(
         blueprint.name,
         blueprint.version,
@@ -190,7 +194,22 @@ async def build(
         next_device=devices.assigner(settings.device_type, ids),
         device_type=kind,
         device_ids=ids,
+        gpu_sets=gpu_sets,
     )
+
+
+def _gpu_sets(
+    devices: Devices, blueprint: Blueprint, ids: tuple[int, ...] | None
+) -> tuple[GpuSet, ...]:
+    parallel = blueprint.settings.parallel
+    if parallel is None:
+        return ()
+    sets = devices.sets(ids, parallel.level)
+    if not sets:
+        raise WorkerInitialization(
+            f"No enough gpu devices for model:{blueprint.name} parallelLevel:{parallel.level}"
+        )
+    return sets
 
 
 def _check_manifest_runtime(runtime: str, name: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ts_frontend.core.model_yaml import DeviceType, ModelYaml
+from ts_frontend.core.parallel import Parallel
 from ts_frontend.core.weights import UNDECIDED, WeightsPolicy, weights_policy
 from ts_frontend.model_snapshot import SavedVersion
 
@@ -62,6 +63,7 @@ class Settings:
     use_venv: bool = False
     max_response_size: int | None = None
     weights: WeightsPolicy = UNDECIDED
+    parallel: Parallel | None = None
 
 
 def resolve(
@@ -112,6 +114,7 @@ def resolve(
         use_venv=file.use_venv,
         max_response_size=config.max_response_size,
         weights=weights_policy(asked.weights_only, file.weights_only, config.weights_only),
+        parallel=file.parallel,
     )
     return settled if asked.restored is None else _restored(settled, asked.restored, config)
 

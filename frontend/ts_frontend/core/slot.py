@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 
 from ts_frontend.core.batching import JobQueue
+from ts_frontend.core.devices import GpuSet
 from ts_frontend.core.dispatch import Pump, death_status
 from ts_frontend.core.events import Reports
 from ts_frontend.core.history import History
@@ -46,7 +47,9 @@ class Slot:
         counts: of this model version, told of each batch and restart.
         make_spec: what to start, asked before each attempt.
         given_up: called when no further attempt will be made.
+        device: CUDA ordinal of the worker's GPU, the first of several; None for the CPU.
         threads: torch threads of the worker; 0 leaves torch's own choice.
+        gpus: its GPUs, where it needs several and sees no others.
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class Slot:
         given_up: Callable[[], None],
         device: int | None,
         threads: int,
+        gpus: GpuSet | None = None,
     ) -> None:
         self.id = id
         self.name = name
         self.device = device
+        self.gpus = gpus
         self.threads = threads
         self.reports = reports
         self.state = State.STARTING

@@ -185,6 +185,7 @@ def _saved(config: Config, model: ModelVersion, default: bool) -> SavedVersion:
         runtime=model.runtime,
         handler=None if handler == own else handler,
         weights_only=settings.weights.asked,
+        parallel_level=None if settings.parallel is None else settings.parallel.level,
     )
 
 

@@ -66,19 +66,24 @@ class Supervisor:
         self._answer = answer
         self._cores = cores
         self._next_id = config.initial_worker_port
+        self._next_parallel_id = config.initial_distribution_port
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[Slot] = set()
 
     def scale(self, model: ModelVersion, minimum: int, maximum: int) -> Change:
         """Bring the workers between ``minimum`` and ``maximum``; between them nothing happens.
 
+        Both are lowered to what the GPUs are enough for, where a worker needs several.
         Returns at once: new workers load, surplus ones (the last started) answer their current
         batch and end. `settle` waits for both.
         """
+        minimum, maximum = _within_capacity(model, minimum, maximum)
         model.min_workers, model.max_workers = minimum, maximum
         slots = model.slots
-        started = [self._new_slot(model) for _ in range(len(slots), minimum)]
-        slots.extend(started)
+        before = len(slots)
+        while len(slots) < minimum:
+            slots.append(self._new_slot(model))  # at once: the next one gets other GPUs
+        started = slots[before:]
         surplus = [slots.pop() for _ in range(len(slots) - max(minimum, maximum))]
         self._recount(model)
         self._share_threads(model)
@@ -175,7 +180,7 @@ class Supervisor:
         model.queue.dismiss(lambda: ServiceUnavailable(no_worker(model.name, None)))
 
     def _new_slot(self, model: ModelVersion) -> Slot:
-        id, self._next_id = str(self._next_id), self._next_id + 1
+        id, gpus = self._take_id(model), model.free_gpus()
         name = f"W-{id}-{model.name}_{model.version}"
         return Slot(
             id,
@@ -188,12 +193,30 @@ class Supervisor:
             reports=Reports(name, model.name, model.version, self._log, self._meter, self._answer),
             make_spec=lambda slot: self._spec(model, slot),
             given_up=lambda: self._recount(model),
-            device=model.next_device(),
+            device=model.next_device() if gpus is None else gpus.devices[0],
             threads=0,
+            gpus=gpus,
         )
+
+    def _take_id(self, model: ModelVersion) -> str:
+        """TorchServe's numbers: its ports, and a worker of several processes needed several."""
+        parallel = model.settings.parallel
+        if parallel is None:
+            id, self._next_id = self._next_id, self._next_id + 1
+        else:
+            id, self._next_parallel_id = (
+                self._next_parallel_id,
+                self._next_parallel_id + parallel.level,
+            )
+        return str(id)
 
     def _spec(self, model: ModelVersion, slot: Slot) -> WorkerSpec:
         config, launch = self._config, model.launch
+        parallel = model.settings.parallel
+        device, env = slot.device, launch.env
+        if slot.gpus is not None:
+            # It sees these alone, and numbers them anew.
+            device, env = 0, {**env, "CUDA_VISIBLE_DEVICES": slot.gpus.visible}
         return WorkerSpec(
             id=slot.id,
             model_name=model.name,
@@ -202,7 +225,7 @@ class Supervisor:
             handler=launch.handler,
             events=slot.reports,
             batch_size=model.settings.batch_size,
-            device=slot.device,
+            device=device,
             envelope=config.service_envelope,
             limit_max_image_pixels=config.limit_max_image_pixels,
             decode_input_request=config.decode_input_request,
@@ -211,7 +234,8 @@ class Supervisor:
             startup_timeout=model.settings.startup_timeout,
             python=launch.python,
             import_paths=launch.import_paths,
-            env=launch.env,
+            env=env,
+            ranks=None if parallel is None else parallel.ranks(int(slot.id)),
         )
 
     def _share_threads(self, model: ModelVersion) -> None:
@@ -235,6 +259,21 @@ class Supervisor:
 
         task.add_done_callback(drop)
         return task
+
+
+def _within_capacity(model: ModelVersion, minimum: int, maximum: int) -> tuple[int, int]:
+    capacity = len(model.gpu_sets)
+    if not capacity or maximum <= capacity:
+        return minimum, maximum
+    logger.warning(
+        "Model %s version %s gets %s worker(s) at most, not %s: each takes %s GPUs for itself",
+        model.name,
+        model.version,
+        capacity,
+        maximum,
+        len(model.gpu_sets[0].devices),
+    )
+    return min(minimum, capacity), capacity
 
 
 def _start_failed(model: ModelVersion, version: str | None, failure: LoadFailed) -> Internal:

@@ -228,6 +228,35 @@ async def test_python_executable(describe: Register, monkeypatch: pytest.MonkeyP
         assert len(body["warned"]) == warnings
 
 
+@row("3.1 parallelType", "3.1 parallelLevel")
+async def test_parallel_type_and_level(describe: Register) -> None:
+    for kind in ("pp", "tp", "pptp", "custom"):
+        body = await describe(f"parallelType: {kind}\nparallelLevel: 2\n", 1)
+        assert (body["parallelType"], body["parallelLevel"]) == (kind, 2)
+        assert body["workers"][0]["id"] == "29500"
+        assert not body["warned"]
+    for yaml in (
+        "parallelLevel: 2\n",
+        "parallelType: tp\n",
+        "parallelType: tp\nparallelLevel: -1\n",
+    ):
+        body = await describe(yaml)
+        assert (body["parallelType"], body["parallelLevel"]) == ("", 0)
+        assert body["warned"]
+
+
+@row("3.1 torchrun")
+async def test_torchrun(describe: Register) -> None:
+    yaml = "parallelType: tp\nparallelLevel: 8\n"
+    for section, level in (("{nproc-per-node: 2, OMP_NUMBER_THREADS: 3}", 2), ("{}", 1)):
+        body = await describe(f"{yaml}torchrun: {section}\n", 1)
+        assert body["parallelLevel"] == level
+        assert len(body["warned"]) == 1  # of the other level
+    body = await describe(f"{yaml}torchrun:\n  nproc-per-node: 8\n  max-restarts: 1\n")
+    (warning,) = body["warned"]
+    assert warning.endswith("unknown parameters are ignored: max-restarts")
+
+
 @row("3.1 batchPolicy")
 async def test_batch_policy(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
@@ -239,9 +268,6 @@ async def test_batch_policy(tmp_path: Path) -> None:
 
 
 @row(
-    "3.1 parallelType",
-    "3.1 parallelLevel",
-    "3.1 torchrun",
     "3.1 useJobTicket",
     "3.1 continuousBatching",
     "3.1 sequenceBatching",

@@ -266,6 +266,19 @@ async def test_initial_worker_port(tmp_path: Path) -> None:
         assert ids == ["9500", "9501", "9502", "9503"]
 
 
+@row("2.2 initial_distribution_port")
+async def test_initial_distribution_port(tmp_path: Path) -> None:
+    async with Site(tmp_path, **read(initial_distribution_port="29700")) as site:
+        for name in ("m", "n"):
+            yaml = "parallelType: tp\nparallelLevel: 2\n"
+            await site.register(site.model(name, yaml=yaml), 2)
+        ids = [body["id"] for m in "mn" for body in await workers(site, m)]
+        assert ids == ["29700", "29702", "29704", "29706"]
+        assert [spec.ranks.first_port for spec in site.backend.specs if spec.ranks] == [
+            *(29700, 29702, 29704, 29706)
+        ]
+
+
 async def workers(site: Site, model: str) -> list[dict[str, Any]]:
     (body,) = await site.management.describe(model, None)
     return list(body["workers"])
@@ -351,7 +364,6 @@ def test_what_torchserve_wrote_for_itself(load: Load, table_row: str) -> None:
             "ts_header_key_sequence_id",
             "ts_header_key_sequence_start",
             "ts_header_key_sequence_end",
-            "initial_distribution_port",
             "cpu_launcher_enable",
             "cpu_launcher_args",
             "cpp_log_config",

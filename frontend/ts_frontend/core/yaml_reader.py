@@ -1,0 +1,51 @@
+"""Typed look-ups in a model's yaml. `model_yaml` and `parallel` read with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class YamlReader:
+    """Look-ups that warn and fall back, as TorchServe does for wrong values.
+
+    Args:
+        file: where the values are from, for warnings.
+    """
+
+    def __init__(self, values: Mapping[Any, Any], file: str) -> None:
+        self._values = values
+        self._file = file
+
+    def integer(
+        self, key: str, *, least: int | None = None, clamp: int | None = None
+    ) -> int | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            self._refuse(key, value, "a whole number")
+            return None
+        if least is not None and value < least:
+            self._refuse(key, value, f"{least} or more")
+            return None
+        return value if clamp is None else max(clamp, value)
+
+    def choice(self, key: str, accept: Callable[[Any], T | None], wanted: str) -> T | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        accepted = accept(value)
+        if accepted is None:
+            self._refuse(key, value, wanted)
+        return accepted
+
+    def _refuse(self, key: str, value: object, wanted: str) -> None:
+        logger.warning(
+            "%s: %s must be %s, not %r: the default is used", self._file, key, wanted, value
+        )
