@@ -43,9 +43,8 @@ def test_only_the_requests_to_blame_get_an_error(server, pool):
     assert (bad.status, bad.json) == (422, {"code": 422, "type": kind, "message": "no cat"})
     assert odd.json == {"code": 503, "type": kind, "message": "Prediction failed"}
     assert bad.headers["connection"] == odd.headers["connection"] == "close"
-    log = server.log("model_log")
-    for error in (bad, odd):
-        assert f"(request {error.headers['x-request-id']})" in log
+    named = [f"(request {error.headers['x-request-id']})" for error in (bad, odd)]
+    until(lambda: all(name in server.log("model_log") for name in named))
 
 
 def test_an_error_of_one_looks_like_that_of_a_whole_batch(server, pool):
