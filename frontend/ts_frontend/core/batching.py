@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ts_frontend.core.job import Job
 from ts_frontend.errors import ServeError
+
+if TYPE_CHECKING:
+    from ts_frontend.core.prefetch import Prefetch
 
 
 class Policy(Protocol):
@@ -92,6 +95,8 @@ class JobQueue:
         self.capacity = capacity
         self.batch_size = batch_size
         self.consumers = 0  # workers of the version that serve, or may recover
+        self.takers = 0  # idle workers, which wait for a batch
+        self.prefetch: Prefetch | None = None  # told of what arrives
         # Asked once: in Python 3.11 each get_running_loop is a system call.
         self.loop = asyncio.get_running_loop()
         self._policy = policy
@@ -112,6 +117,11 @@ class JobQueue:
         oldest arrived (of `time.monotonic`)."""
         head = self._forming or self._waiting
         return len(self._forming) + len(self._waiting), head[0].arrived if head else None
+
+    @property
+    def head(self) -> Job | None:
+        """The job that waits first, but for those in a forming batch."""
+        return self._waiting[0] if self._waiting else None
 
     @property
     def remaining(self) -> int:
@@ -135,6 +145,8 @@ class JobQueue:
         waiter = self._arrival
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self.prefetch is not None:
+            self.prefetch.offer()
         return True
 
     def remove(self, job: Job) -> bool:
@@ -151,34 +163,49 @@ class JobQueue:
         """Wait for the next batch, at least one job long. Cancelling loses no job."""
         if self.batch_size == 1 and self._waiting and not self._turn.locked():
             return [self._waiting.popleft()]  # nothing to decide
-        async with self._turn:
-            while True:
-                try:
-                    await self._policy.fill(self)
-                except BaseException:
-                    self._waiting.extendleft(reversed(self._forming))
-                    self._forming = []
-                    raise
-                batch, self._forming = self._forming, []
-                if batch:
-                    return batch
+        self.takers += 1
+        try:
+            async with self._turn:
+                return await self._fill()
+        finally:
+            self.takers -= 1
 
-    def take_ahead(self) -> list[Job]:
-        """A full batch for a worker that is still busy; empty when an idle one should have it."""
-        waiting = self._waiting
-        if self._turn.locked() or len(waiting) < self.batch_size or not self._policy.ahead:
+    async def _fill(self) -> list[Job]:
+        while True:
+            try:
+                await self._policy.fill(self)
+            except BaseException:
+                self._waiting.extendleft(reversed(self._forming))
+                self._forming = []
+                raise
+            batch, self._forming = self._forming, []
+            if batch:
+                return batch
+
+    def take_ahead(self, *, partial: bool = False) -> list[Job]:
+        """A batch for a worker that is still busy; empty when an idle one should have it.
+
+        Args:
+            partial: it need not be full.
+        """
+        waiting, size = self._waiting, self.batch_size
+        allowed = self._policy.ahead or self.prefetch is not None
+        if self.takers or not waiting or not allowed or (len(waiting) < size and not partial):
             return []
-        if self.batch_size == 1:
+        if size == 1:
             return [waiting.popleft()]
-        if any(waiting[at].describe for at in range(self.batch_size)):
-            return []
-        return [waiting.popleft() for _ in range(self.batch_size)]
+        count = 0
+        while count < min(size, len(waiting)) and not waiting[count].describe:
+            count += 1
+        return [waiting.popleft() for _ in range(count)] if partial or count == size else []
 
     def put_back(self, jobs: list[Job]) -> None:
         """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
         self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
         if self._arrival is not None:
             _wake(self._arrival)
+        if self.prefetch is not None:
+            self.prefetch.offer()
 
     async def arrival(self, until: float | None = None) -> bool:
         """Wait until a job waits, or the loop's clock reads ``until``; say whether one waits."""

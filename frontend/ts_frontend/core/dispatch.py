@@ -51,8 +51,9 @@ class Pump:
     """Takes a batch, sends it, waits until each of its requests is answered; and again.
 
     A quick worker is sent its next full batches ahead, while it still computes: waking a process
-    that fell asleep costs more than a short handler. A worker answers in order, so of what was sent
-    it can only have begun the oldest; the rest goes back to the queue if it dies.
+    that fell asleep costs more than a short handler. Any worker is, where its model asks for
+    `prefetch`. A worker answers in order, so of what was sent it can only have begun the oldest;
+    the rest goes back to the queue if it dies.
 
     Args:
         counts: told of each batch that is answered.
@@ -71,6 +72,7 @@ class Pump:
     ) -> None:
         self._worker = worker
         self._queue = queue
+        self._prefetch = queue.prefetch
         self._loop = queue.loop
         self._meter = meter
         self._counts = counts
@@ -97,10 +99,25 @@ class Pump:
         """Requests that the worker was sent and has not answered."""
         return sum(len(flight.jobs) for flight in self._flights.values())
 
+    @property
+    def batches(self) -> int:
+        """Those that the worker was sent and has not answered."""
+        return len(self._flights)
+
+    @property
+    def room(self) -> int:
+        """How many more batches it may be sent."""
+        count = max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace)))
+        if self._prefetch is not None:
+            count = max(count, 1 + self._prefetch.count)
+        return 0 if self._closing or self.timed_out else count - len(self._flights)
+
     async def run(self) -> None:
         """Serve until `drain`, a response timeout or cancellation. Cancelling loses no job:
         what is in flight stays known until `fail`."""
         self._task = asyncio.current_task()
+        if self._prefetch is not None:
+            self._prefetch.join(self)
         try:
             while not self._closing and not self.timed_out:
                 if not self._flights:
@@ -109,13 +126,13 @@ class Pump:
                 while self._flights:
                     await self._landing()
         except Exception:
-            logger.exception("Worker %s: dispatch failed, the worker is replaced", self._worker.id)
-            self.timed_out = True
-            self.fail(500)
+            self._break_off()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            if self._prefetch is not None:
+                self._prefetch.leave(self)
         if self.timed_out:
             await self._worker.stop(0)
 
@@ -135,14 +152,16 @@ class Pump:
         """The worker is gone: answer the batch it was at, which is never retried on another
         worker, and return to the queue what it had not begun."""
         flights, self._flights = list(self._flights.values()), {}
-        for number, flight in enumerate(flights):
-            jobs = list(flight.jobs.values())
-            if number and self._queue.consumers:
-                self._queue.put_back(jobs)
-                continue
-            for job in jobs:
-                message = DESCRIBE_FAILED if job.describe else WORKER_DIED
-                job.fail(Internal(message, status=status))
+        self._closing = True
+        lost = list(flights[0].jobs.values()) if flights else []
+        ahead = [job for flight in flights[1:] for job in flight.jobs.values()]
+        if not self._queue.consumers:
+            lost += ahead
+        elif ahead:
+            self._queue.put_back(ahead)
+        for job in lost:
+            message = DESCRIBE_FAILED if job.describe else WORKER_DIED
+            job.fail(Internal(message, status=status))
         self._land()
 
     def cancel(self, job: Job) -> None:
@@ -156,6 +175,18 @@ class Pump:
         if bool(before) != bool(self._holding):
             self._worker.hold(on)
             self._postpone()
+
+    def prefetch(self, jobs: list[Job]) -> None:
+        """Send the worker a batch that it did not ask for."""
+        try:
+            self._send(jobs)
+        except Exception:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        logger.exception("Worker %s: dispatch failed, the worker is replaced", self._worker.id)
+        self.timed_out = True
+        self.fail(500)
 
     def _send(self, jobs: list[Job]) -> None:
         taken = time.monotonic()
@@ -181,10 +212,13 @@ class Pump:
         flight.sent = time.monotonic()
 
     def _send_ahead(self) -> None:
-        room = max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / self._pace)))
-        while (
-            not self._closing and len(self._flights) < room and (jobs := self._queue.take_ahead())
-        ):
+        if self._prefetch is not None:
+            self._prefetch.offer()
+            return
+        for _ in range(self.room):
+            jobs = self._queue.take_ahead()
+            if not jobs:
+                return
             self._send(jobs)
 
     async def _landing(self) -> None:

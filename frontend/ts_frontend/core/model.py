@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ts_frontend.core.batching import JobQueue, make_policy
+from ts_frontend.core.prefetch import Prefetch
 from ts_frontend.core.settings import Settings
 from ts_frontend.errors import RequestTimeout, ServeError
 
@@ -65,6 +66,9 @@ class ModelVersion:
             client_timeout=settings.client_timeout / 1000,
             expired=self._expired,
         )
+        if settings.prefetch:
+            patience = settings.max_batch_delay / 1000
+            self.queue.prefetch = Prefetch(self.queue, settings.prefetch, patience)
 
     @property
     def url(self) -> str:

@@ -54,6 +54,7 @@ class ModelYaml:
     batch_policy: Literal["eager", "delay"] | None = None
     weights_only: bool | None = None
     parallel: Parallel | None = None
+    prefetch: int = 0
     compiles: bool = False  # whether its `pt2` asks for `torch.compile`
 
     @property
@@ -128,6 +129,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
         parallel=read_parallel(values, file),
+        prefetch=read.integer("prefetch", least=0) or 0,
         compiles=_compiles(values.get("pt2")),
     )
     if result.workers is None and (result.min_workers or result.max_workers):

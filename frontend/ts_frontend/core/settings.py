@@ -48,7 +48,8 @@ class Registration:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Times in the units of TorchServe's keys: seconds, but milliseconds for the batch delay and
-    the client timeout (0: never). ``max_response_size`` is in bytes; None passes on all."""
+    the client timeout (0: never). ``max_response_size`` is in bytes; None passes on all.
+    ``prefetch`` counts batches that a busy worker is sent ahead."""
 
     batch_size: int = BATCH_SIZE
     max_batch_delay: int = MAX_BATCH_DELAY
@@ -64,6 +65,7 @@ class Settings:
     max_response_size: int | None = None
     weights: WeightsPolicy = UNDECIDED
     parallel: Parallel | None = None
+    prefetch: int = 0
 
 
 def resolve(
@@ -115,6 +117,7 @@ def resolve(
         max_response_size=config.max_response_size,
         weights=weights_policy(asked.weights_only, file.weights_only, config.weights_only),
         parallel=file.parallel,
+        prefetch=file.prefetch,
     )
     return settled if asked.restored is None else _restored(settled, asked.restored, config)
 

@@ -236,6 +236,7 @@ class Supervisor:
             import_paths=launch.import_paths,
             env=env,
             ranks=None if parallel is None else parallel.ranks(int(slot.id)),
+            prefetch=model.settings.prefetch > 0,
         )
 
     def _share_threads(self, model: ModelVersion) -> None:
