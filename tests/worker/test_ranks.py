@@ -156,3 +156,49 @@ async def test_ranks_that_are_out_of_step_mix_no_batches(backend, group):
     await worker.stop(0)
     with pytest.raises(AssertionError, match="the worker ended"):
         await next_one
+
+
+SPEAKS = """
+import os
+
+def handle(data, context):
+    if data is None:
+        return None
+    print("rank", os.environ["RANK"], "has", len(data))
+    from ts.handler_utils.utils import send_intermediate_predict_response as send
+    send([f"part of {os.environ['RANK']}" for _ in data], context.request_ids, "ok", 200, context)
+    return [b"x" * 1000 + os.environ["RANK"].encode() for _ in data]
+"""
+
+
+async def test_only_rank_0_is_heard(backend, spec):
+    both = spec(SPEAKS, events=RankEvents(), ranks=Ranks(2, 29500, True))
+    worker = await backend.start(both)
+    reply, chunks = await ask(worker, b"", b"")
+    assert [bytes(one.body)[-2:] for one in reply.responses] == [b"x0", b"x0"]
+    assert [bytes(chunk.body) for chunk in chunks] == [b"part of 0"] * 2
+    await until(lambda: ("stdout", "rank 1 has 2") in both.events.ranks[1].lines)
+    await worker.stop(5)
+
+
+def warm(spec: WorkerSpec) -> WorkerSpec:
+    folder = Path(spec.model_dir, "warmup")
+    folder.mkdir()
+    (folder / "one.bin").write_text("1")
+    return spec
+
+
+async def test_a_pipeline_is_warmed_up_at_its_first_stage(backend, group):
+    worker = await backend.start(warm(group("two_stages", all_predict=False)))
+    reply, _ = await ask(worker, b"2")
+    assert told(reply) == 5.0
+    await worker.stop(5)
+
+
+async def test_ranks_in_step_are_not_warmed_up(backend, group):
+    both = warm(group())
+    worker = await backend.start(both)
+    first, second = both.events.ranks
+    await until(lambda: any("Warm-up is left out" in one.text for one in first.records))
+    assert not [one for one in second.records if "Warm-up" in one.text]
+    await worker.stop(5)

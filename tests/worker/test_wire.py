@@ -17,6 +17,7 @@ RESPONSE = m.Response(b"id-1", 200, "", b"", b"ok")
 EXAMPLES = [
     m.Load("m", "1.0", "/m", "h.py", 8, 0, None, True, True, None, 2, ("/m",), (("A", "b"),)),
     m.Load("m", "1.0", "/m", "h.py", 1, None, "json", True, True, "/y", 0, (), None),
+    m.Load("m", "1.0", "/m", "h.py", 1, 1, None, True, True, None, 0, (), None, False, 1, True),
     m.Loaded(500, "ValueError: é", "Traceback"),
     m.Predict(7, (REQUEST,)),
     m.Predict(8, ()),

@@ -58,6 +58,8 @@ class Load(NamedTuple):
     import_paths: Tuple[str, ...]  # go first on sys.path, in this order
     env: Optional[Tuple[Tuple[str, str], ...]]  # replaces os.environ; None keeps it
     prefetch: bool = False  # prepare the batches that come while the handler is at an earlier one
+    rank: int = 0  # among the processes of this worker; only rank 0 answers
+    in_step: bool = False  # the other ranks are sent each batch as well
 
 
 class Loaded(NamedTuple):

@@ -238,4 +238,6 @@ def _load_message(spec: WorkerSpec) -> Load:
         spec.import_paths,
         tuple(spec.env.items()),
         spec.prefetch,
+        spec.rank,
+        spec.ranks is not None and spec.ranks.all_predict and spec.ranks.count > 1,
     )

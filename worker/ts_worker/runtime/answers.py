@@ -6,10 +6,10 @@ One reply answers a batch that went well; one that did not may take several.
 from __future__ import annotations
 
 import logging
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Protocol, Tuple
 
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
-from ts_worker.runtime.channel import Channel, Closed
+from ts_worker.runtime.channel import Closed
 from ts_worker.runtime.logs import FrameHandler
 from ts_worker.runtime.prefetch import Prefetch
 from ts_worker.runtime.rows import rows_of
@@ -17,8 +17,26 @@ from ts_worker.runtime.rows import rows_of
 log = logging.getLogger(__name__)
 
 
+class ReplySender(Protocol):
+    """Who takes the answers: the channel, but for ranks other than 0."""
+
+    def send(self, message: Reply) -> None: ...
+
+
+class Unheard:
+    """Takes the answers of a rank other than 0. The server learns that the rank is done with a
+    batch, and not what it came to there."""
+
+    def __init__(self, channel: ReplySender) -> None:
+        self._channel = channel
+
+    def send(self, message: Reply) -> None:
+        done = tuple(Response(one.request_id, 200, "", b"", b"") for one in message.responses)
+        self._channel.send(message._replace(responses=done))
+
+
 def answer(
-    channel: Channel,
+    channel: ReplySender,
     service: Any,
     batch: Predict,
     decode: bool,
@@ -41,7 +59,7 @@ def answer(
         channel.send(Reply(batch.batch_id, 503, "Prediction failed", ()))
 
 
-def _settle(channel: Channel, service: Any, batch: Predict, decode: bool, failed: Any) -> None:
+def _settle(channel: ReplySender, service: Any, batch: Predict, decode: bool, failed: Any) -> None:
     """Send each part of a batch that failed as soon as it is known: the server's time limit for
     a worker's answer begins anew with each."""
     requests = batch.requests

@@ -12,12 +12,13 @@ import traceback
 from typing import Any, NoReturn
 
 from ts_worker.messages import Load, Loaded, Predict, ReplyChunk, Threads, pack_headers
-from ts_worker.runtime.answers import answer
+from ts_worker.runtime.answers import Unheard, answer
 from ts_worker.runtime.birth import leave
 from ts_worker.runtime.channel import Channel, Closed
 from ts_worker.runtime.loading import load_service
 from ts_worker.runtime.logs import FrameHandler, install
 from ts_worker.runtime.prefetch import Prefetch
+from ts_worker.runtime.samples import FOLDER
 from ts_worker.runtime.threads import ThreadCount
 from ts_worker.runtime.warmup import warm_up
 
@@ -63,9 +64,13 @@ def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCo
     reported."""
     try:
         service = load_service(load, threads)
-        with records.unmeasured():
-            warm_up(service, load.decode_input_request)
-        _connect(service, channel)
+        # Ranks in step would have to stop at the same batch when the time for it is over.
+        if not load.rank and not load.in_step:
+            with records.unmeasured():
+                warm_up(service, load.decode_input_request)
+        elif not load.rank and os.path.isdir(FOLDER):
+            log.warning("Warm-up is left out: several processes get each batch of this model")
+        _connect(service, channel, load.rank)
         service.expect_batches_ahead(load.prefetch)
     except Closed:
         raise
@@ -76,8 +81,12 @@ def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCo
     return service
 
 
-def _connect(service: Any, channel: Channel) -> None:
+def _connect(service: Any, channel: Channel, rank: int) -> None:
     """Let the handler's context stream through the channel and learn of cancellations."""
+    service.set_cancel_probe(channel.is_cancelled)
+    if rank:
+        service.set_chunk_sink(lambda *_: None)  # what rank 0 streams is the answer
+        return
     service.set_chunk_sink(
         lambda request_id, status, reason, headers, body: channel.send(
             ReplyChunk(
@@ -85,7 +94,6 @@ def _connect(service: Any, channel: Channel) -> None:
             )
         )
     )
-    service.set_cancel_probe(channel.is_cancelled)
 
 
 def _load_failure(error: BaseException) -> Loaded:
@@ -111,6 +119,7 @@ def _text(error: BaseException) -> str:
 def _serve(
     channel: Channel, service: Any, load: Load, records: FrameHandler, threads: ThreadCount
 ) -> None:
+    answers = Unheard(channel) if load.rank else channel
     prefetch = None
     if load.prefetch:
         prefetch = Prefetch(service, load.decode_input_request)
@@ -119,7 +128,7 @@ def _serve(
         message = channel.receive()
         if isinstance(message, Predict):
             records.begin(message.requests)
-            answer(channel, service, message, load.decode_input_request, records, prefetch)
+            answer(answers, service, message, load.decode_input_request, records, prefetch)
             records.end()
             channel.end_batch(message)
         elif isinstance(message, Threads):
