@@ -121,6 +121,27 @@ async def test_a_load_inside_c_code_tells_its_stack_as_well(backend, spec):
     assert failure.value.traceback.splitlines()[-1].endswith("line 4 in handle")
 
 
+CHATTERS = """
+import sys, time
+
+def handle(data, context):
+    while True:
+        print("still loading", "  100 %", file=sys.stderr)
+        time.sleep(0.01)
+"""
+
+
+async def test_a_load_that_never_stops_writing_is_ended_all_the_same(backend, spec):
+    chatting = spec(CHATTERS, startup_timeout=0.5)
+    async with asyncio.timeout(30):
+        with pytest.raises(LoadFailed, match="did not load within") as failure:
+            await backend.start(chatting)
+    assert not alive(chatting.events.pids[0])
+    lines = failure.value.traceback.splitlines()
+    assert lines[-1].endswith("in handle")
+    assert not any("still loading" in line for line in lines)
+
+
 async def test_a_stopped_process_is_ended_without_its_stacks(backend, spec):
     source = "import os, signal, sys\nprint('so far', file=sys.stderr)\n"
     stopped = spec(f"{source}os.kill(os.getpid(), signal.SIGSTOP)\n", startup_timeout=0.5)

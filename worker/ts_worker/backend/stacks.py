@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 _FIRST = 1.0  # seconds for the first line: a process that is stopped says nothing
 _NEXT = 0.1  # for each further one; there is no mark at the end
+_ALL = 2.0  # for all together: what loads may write a line whenever one is waited for
+_FRAME = "  "  # so begin the lines of a stack, and few others
 _ORDER = " (most recent call first):"
 
 
@@ -23,18 +25,21 @@ class StackReader:
         self._more = asyncio.Event()
 
     def add(self, line: str) -> None:
-        self._lines.append(line)
-        self._more.set()
+        """Take a line of stderr; what is none of a stack is somebody else's."""
+        if line.startswith(_FRAME) or line.endswith(_ORDER):
+            self._lines.append(line)
+            self._more.set()
 
     async def read(self) -> str:
         """The stacks as a traceback, once no more lines come; empty where none came."""
         patience = _FIRST
         with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(patience):
-                    await self._more.wait()
-                self._more.clear()
-                patience = _NEXT
+            async with asyncio.timeout(_ALL):
+                while True:
+                    async with asyncio.timeout(patience):
+                        await self._more.wait()
+                    self._more.clear()
+                    patience = _NEXT
         return most_recent_last(self._lines)
 
 
@@ -45,6 +50,6 @@ def most_recent_last(lines: Iterable[str]) -> str:
     for line in lines:
         if line.endswith(_ORDER):
             stacks.append([line.replace(" first):", " last):")])
-        elif stacks and line.strip():
+        elif stacks:
             stacks[-1].insert(1, line)
     return "\n".join(line for stack in stacks for line in stack)
