@@ -1,4 +1,5 @@
-"""The command `torchserve-py`, also installed as `torchserve`: start, stop, version, config.
+"""The command `torchserve-py`, also installed as `torchserve`: start, stop, version, config,
+run-handler.
 
 Flags, messages and exit codes are those of TorchServe's launcher. The server is imported only
 where it runs: a command must answer at once, and `--start` forks before anything heavy is loaded.
@@ -100,7 +101,8 @@ def command(**options: Any) -> None:
     """Serve PyTorch models.
 
     `torchserve-py config --show` takes the same settings, tells what each comes to and where it
-    was set, and starts nothing.
+    was set, and starts nothing. `torchserve-py run-handler --help` runs a model's handler without
+    a server.
     """
     actions = [f"--{name}" for name in ("version", "start", "stop") if options[name]]
     if len(actions) > 1:
@@ -126,6 +128,10 @@ def main() -> None:
     """Entry point of both console scripts."""
     if sys.argv[1:2] == ["config"]:
         config_command(sys.argv[2:], prog_name=f"{Path(sys.argv[0]).name} config")
+    if sys.argv[1:2] == ["run-handler"]:
+        from ts_frontend.run_handler import command as run_handler  # asyncio and all of the core
+
+        run_handler(sys.argv[2:], prog_name=f"{Path(sys.argv[0]).name} run-handler")
     command()
 
 

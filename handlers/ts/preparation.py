@@ -81,8 +81,7 @@ def preparation(entry_point: Any, config: Dict[str, Any], prefetch: bool) -> Opt
         config: the model's yaml.
         prefetch: batches come while the handler is at an earlier one.
     """
-    owner = getattr(entry_point, "__self__", None)
-    handler = _behind(entry_point, owner)
+    owner, handler = getattr(entry_point, "__self__", None), handler_of(entry_point)
     if not _wanted(handler, config):
         return None
     if handler is not owner or not callable(getattr(handler, "preprocess", None)):
@@ -97,11 +96,11 @@ def preparation(entry_point: Any, config: Dict[str, Any], prefetch: bool) -> Opt
     return None
 
 
-def _behind(entry_point: Any, owner: Any) -> Any:
-    """The handler itself, behind an envelope or `MicroBatching`."""
+def handler_of(entry_point: Any) -> Any:
+    """The handler's object, behind an envelope or `MicroBatching`; None where it is a function."""
+    owner = getattr(entry_point, "__self__", None)
     if isinstance(owner, BaseEnvelope):
-        inner = owner._handle_fn
-        return _behind(inner, getattr(inner, "__self__", None))
+        return handler_of(owner._handle_fn)
     return entry_point.handler if isinstance(entry_point, MicroBatching) else owner
 
 

@@ -15,7 +15,7 @@ from ts.context import CancelProbe, ChunkSink, Context
 from ts.failures import failure
 from ts.isolation import Part, joined, settle
 from ts.prediction import STREAM_NEXT, Outcome, Prediction, mark_stream, prediction
-from ts.preparation import Preparation, preparation
+from ts.preparation import Preparation, handler_of, preparation
 from ts.utils.util import PredictionException, get_yaml_config
 from ts.version import __version__
 
@@ -77,6 +77,11 @@ class Service:
     @property
     def context(self) -> Context:
         return self._context
+
+    @property
+    def handler(self) -> Any:
+        """The handler's object; None where it is a function."""
+        return handler_of(self._entry_point)
 
     def set_chunk_sink(self, sink: Optional[ChunkSink]) -> None:
         """Where streamed parts go: ``sink(request_id, status, reason, headers, body)``."""

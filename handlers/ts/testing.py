@@ -74,9 +74,7 @@ class LoadedHandler:
     @property
     def handler(self) -> Any:
         """The handler's object, for tests of single steps; None where it is a function."""
-        entry_point = self.service._entry_point
-        envelope = getattr(entry_point, "__self__", None)
-        return getattr(getattr(envelope, "_handle_fn", entry_point), "__self__", None)
+        return self.service.handler
 
     def predict(
         self, *rows: Any, headers: Union[Headers, Sequence[Headers], None] = None

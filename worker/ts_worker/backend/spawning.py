@@ -20,7 +20,7 @@ _IMPORT_TIME = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "LD_", "MALLOC_", "PYTHON",
 # empty entry that -c puts first is dropped, as it would be the model's folder.
 _BOOTSTRAP = (
     "import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[1].split({sep!r}); "
-    "from ts_worker.runtime.spawned import main; main(sys.argv[2:])"
+    "from ts_worker.runtime.{module} import main; main(sys.argv[2:])"
 )
 
 
@@ -71,9 +71,8 @@ def spawn(spec: WorkerSpec, descriptors: Sequence[int]) -> subprocess.Popen[byte
     Raises:
         OSError: the interpreter can't be started.
     """
-    code = _BOOTSTRAP.format(sep=os.pathsep)
     return subprocess.Popen(
-        [spec.python or sys.executable, "-c", code, _own_roots(), *map(str, descriptors)],
+        command(spec.python, "spawned", *map(str, descriptors)),
         env=dict(spec.env),
         cwd=spec.model_dir,
         pass_fds=tuple(descriptors),
@@ -82,6 +81,16 @@ def spawn(spec: WorkerSpec, descriptors: Sequence[int]) -> subprocess.Popen[byte
         stderr=descriptors[2],
         start_new_session=True,
     )
+
+
+def command(python: str | None, module: str, *arguments: str) -> list[str]:
+    """What starts ``main`` of a module of `ts_worker.runtime` in a fresh interpreter.
+
+    Args:
+        python: the interpreter; None for our own.
+    """
+    code = _BOOTSTRAP.format(sep=os.pathsep, module=module)
+    return [python or sys.executable, "-c", code, _own_roots(), *arguments]
 
 
 def _own_roots() -> str:
