@@ -39,6 +39,7 @@ __all__ = [
     "FakeLog",
     "FakeMeter",
     "FakeModelMeter",
+    "FakeRank",
     "FakeVersionMeter",
     "FakeWorker",
     "LoadFailed",
@@ -218,6 +219,78 @@ class FakeBackend:
         while not condition():
             self._changed.clear()
             await self._changed.wait()
+
+
+class FakeRank:
+    """One process of a worker that has several, in memory."""
+
+    def __init__(self, number: int) -> None:
+        self.pid = 4_000_000 + number
+        self.ended = False
+        self.loading = False
+        self.load_result: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.batches: list[Predict] = []
+        self.cancelled: list[bytes] = []
+        self.held = False
+        self.threads = 0
+        self.stops: list[float] = []
+        self._open: deque[tuple[Predict, ReplySink]] = deque()
+        self._when_gone: list[Callable[[ExitReason], None]] = []
+        self._gone = asyncio.get_running_loop().create_future()
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    def when_gone(self, call: Callable[[ExitReason], None]) -> None:
+        self._when_gone.append(call)
+
+    async def load(self) -> None:
+        self.loading = True
+        await self.load_result
+
+    def predict(self, batch: Predict, reply: ReplySink) -> None:
+        self.batches.append(batch)
+        self._open.append((batch, reply))
+
+    def cancel(self, request_id: bytes) -> None:
+        self.cancelled.append(request_id)
+
+    def hold(self, on: bool) -> None:
+        self.held = on
+
+    def resize(self, threads: int) -> None:
+        self.threads = threads
+
+    async def stop(self, grace: float) -> None:
+        self.stops.append(grace)
+        await asyncio.shield(self._gone)
+
+    def doom(self) -> None:
+        self.end(ExitReason(None, 9, "killed by SIGKILL"))
+
+    # What tests do to it.
+
+    def finish(self, message: str = "") -> None:
+        """Answer the oldest open batch."""
+        batch, reply = self._open.popleft()
+        rows = tuple(Response(one.id, 200, "", b"", b"") for one in batch.requests)
+        reply(Reply(batch.batch_id, 200, message, rows))
+
+    def say(self, reply: Reply) -> None:
+        """Send something about the oldest open batch that does not end it."""
+        self._open[0][1](reply)
+
+    def end(self, reason: ExitReason) -> None:
+        """End the process."""
+        if self.ended:
+            return
+        self.ended = True
+        for call in self._when_gone:
+            asyncio.get_running_loop().call_soon(call, reason)
+        if self.loading and not self.load_result.done():
+            self.load_result.set_exception(LoadFailed(507, "killed by SIGKILL"))
+        self._gone.set_result(None)
 
 
 class FakeModelMeter:
