@@ -26,7 +26,8 @@ T = TypeVar("T")
 _JVM = "it tunes the JVM, and there is none"
 _GRPC = "gRPC is not served yet"
 _SEQUENCES = "sequence batching is not built yet"
-_LAUNCHER = "workers are not started through torch.backends.xeon"
+_LAUNCHER = "the workers of a model share the cores out among themselves without it"
+_NATIVE = "it turns off what unix: addresses need in Java, and here they need nothing"
 
 # These stand in snapshots. They are known, but mean nothing to us.
 INTERNAL = ("version", "python", "tsConfigFile")
@@ -143,6 +144,7 @@ class Config:
     model_metrics_auto_detect: bool = _key(False, v.boolean)
     disable_system_metrics: bool = _key(False, v.boolean)
     metric_time_interval: int = _key(60, v.whole(1), env=None)
+    system_metrics_cmd: str | None = _key(None, v.optional_text, env=None)
 
     # Logs.
     log_format: Literal["text", "json"] = _key("text", v.log_format)
@@ -187,9 +189,6 @@ class Config:
         no_effect="Java plugins cannot run here; Python packages take their place, "
         "see docs/plugins.md",
     )
-    system_metrics_cmd: str | None = _key(
-        None, v.optional_text, env=None, no_effect="system metrics are collected in the server"
-    )
     ts_header_key_sequence_id: str = _key(
         "ts_request_sequence_id", v.text, env="TS_HEADER_KEY_SEQUENCE_ID", no_effect=_SEQUENCES
     )
@@ -215,7 +214,7 @@ class Config:
     number_of_netty_threads: int = _key(0, v.whole(0), no_effect=_JVM)
     netty_client_threads: int = _key(0, v.whole(0), no_effect=_JVM)
     prefer_direct_buffer: bool = _key(False, v.boolean, no_effect=_JVM)
-    use_native_io: bool = _key(True, v.boolean, env=None, no_effect=_JVM)
+    use_native_io: bool = _key(True, v.boolean, env=None, no_effect=_NATIVE)
     io_ratio: int = _key(50, v.whole(1, 100), env=None, no_effect=_JVM)
     vmargs: str | None = _key(None, v.optional_text, env=None, no_effect=_JVM)
     async_logging: bool = _key(False, v.boolean, no_effect="logging never blocks a request here")

@@ -35,9 +35,11 @@ from ts_frontend.http.server import BindError, Listener
 from ts_frontend.http.tokens import KeyFileError, Tokens, fixed_keys, mounted_keys
 from ts_frontend.log_lines import printed
 from ts_frontend.logs import Logs
+from ts_frontend.metrics.live import pids
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.metrics.system import SystemCollector
+from ts_frontend.metrics.system_command import SystemCommand
 from ts_frontend.snapshot_store import open_store, snapshot_folder
 from ts_frontend.version import __version__
 from ts_worker.backend.process import ProcessBackend
@@ -198,9 +200,19 @@ async def _server(config: Config) -> AsyncIterator[_Running]:
             stack.push_async_callback(snapshots.close)
         stack.push_async_callback(_drain, supervisor, listeners)
         if not config.disable_system_metrics:
-            collector = SystemCollector(recorder, config.metric_time_interval)
+            collector = _collector(config, recorder, catalog)
             stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
         yield _Running(management, logs, snapshots)
+
+
+def _collector(config: Config, recorder: Recorder, catalog: Catalog) -> SystemCollector:
+    interval, command = config.metric_time_interval, None
+    if config.system_metrics_cmd is not None:
+        status = Status(catalog)
+        command = SystemCommand(
+            config.system_metrics_cmd, lambda: pids(status.versions()), limit=max(interval, 10)
+        )
+    return SystemCollector(recorder, interval, command=command)
 
 
 def _snapshots(config: Config, management: Management) -> Snapshots | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.frontend.http_fakes import until
 from ts_frontend.metrics.system import HOST, MIB, Gpus, SystemCollector
+from ts_frontend.metrics.system_command import SystemCommand
 
 GPU_NAMES = ["GPUMemoryUtilization", "GPUMemoryUsed", "GPUUtilization"]
 NAMES = [
@@ -137,3 +139,71 @@ def test_a_disk_that_cannot_be_read_is_left_out() -> None:
     collector = SystemCollector(Sink(), 60, Gpus(load=missing), disk="/nonexistent/for/sure")
     names = [figure.name for figure in collector.collect()]
     assert names == [name for name in NAMES if not name.startswith("Disk")]
+
+
+COMMAND = """
+import sys
+pids = sys.stdin.readline().strip()
+print("CPUUtilization.Percent:12.5|#Level:Host|#hostname:h,1717105307")
+print("GPUMemoryUsed.Megabytes:3|#Level:Host,device_id:1|#hostname:h,1717105307")
+print(f"Pids.Count:{len(pids.split(','))}|#Level:Host|#hostname:h,1717105307")
+print(" ".join(sys.argv[1:]))
+print()
+print(f"{pids}:4096")
+"""
+
+
+def command(tmp_path: Path, source: str, limit: float = 30.0) -> SystemCommand:
+    script = tmp_path / "collect.py"
+    script.write_text(source)
+    return SystemCommand(f"{script} --gpu 2", lambda: (11, 12), limit)
+
+
+def test_a_command_in_place_of_our_own_collecting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = SystemCollector(Sink(), 60, command=command(tmp_path, COMMAND))
+    for _ in range(2):
+        figures = collector.collect()
+    assert [tuple(figure) for figure in figures] == [
+        ("CPUUtilization", "Percent", 12.5, HOST),
+        ("GPUMemoryUsed", "Megabytes", 3.0, (*HOST, ("device_id", "1"))),
+        ("Pids", "Count", 2.0, HOST),
+    ]
+    assert caplog.messages == [
+        f"system_metrics_cmd={tmp_path}/collect.py --gpu 2: it printed '--gpu 2', "
+        "which is no metric"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "limit", "cause"),
+    [
+        ("raise SystemExit('no sensors')", 30.0, "it ended with 1: no sensors"),
+        ("import time; time.sleep(600)", 0.3, "timed out after 0.3 seconds"),
+    ],
+)
+def test_a_command_that_fails_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: str, limit: float, cause: str
+) -> None:
+    assert command(tmp_path, source, limit).figures() == []
+    assert cause in caplog.text
+
+
+async def test_a_command_ends_with_its_collector(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    source = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    collector = SystemCollector(Sink(), 60, command=command(tmp_path, source, 600.0))
+    running = asyncio.create_task(collector.run())
+    await until(lambda: pid.exists() and pid.read_text())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    process = int(pid.read_text())
+    await until(lambda: not Path(f"/proc/{process}").exists())
+
+
+def test_torchserves_own_command_works(caplog: pytest.LogCaptureFixture) -> None:
+    command = SystemCommand("ts/metrics/metric_collector.py --gpu 0", tuple, 60.0)
+    assert [figure[0] for figure in command.figures()] == NAMES
+    assert caplog.messages == []

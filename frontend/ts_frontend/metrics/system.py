@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import psutil
 
+from ts_frontend.metrics.system_command import SystemCommand
+
 log = logging.getLogger(__name__)
 
 MIB = 2**20
@@ -131,15 +133,22 @@ class SystemCollector:
         recorder: takes the figures.
         interval: seconds between two rounds; the first is at once.
         gpus: None for every GPU that NVML shows.
+        command: a program that knows the figures; all of them then come from it.
     """
 
     def __init__(
-        self, recorder: SystemSink, interval: float, gpus: Gpus | None = None, disk: str = "/"
+        self,
+        recorder: SystemSink,
+        interval: float,
+        gpus: Gpus | None = None,
+        disk: str = "/",
+        command: SystemCommand | None = None,
     ) -> None:
         self._recorder = recorder
         self._interval = interval
         self._gpus = gpus or Gpus()
         self._disk = disk
+        self._command = command
 
     async def run(self) -> None:
         """Collect until cancelled. The reading itself happens in a thread."""
@@ -152,9 +161,14 @@ class SystemCollector:
                 await asyncio.sleep(self._interval)
         finally:
             self._gpus.close()
+            if self._command is not None:
+                self._command.close()
 
     def collect(self) -> list[Figure]:
-        """Read all figures once, in TorchServe's order; blocks for some milliseconds."""
+        """Read all figures once, in TorchServe's order; blocks for some milliseconds, or as long as
+        the command takes."""
+        if self._command is not None:
+            return [Figure(*figure) for figure in self._command.figures()]
         figures = self._gpus.figures()
         figures.append(Figure("CPUUtilization", "Percent", psutil.cpu_percent()))
         try:

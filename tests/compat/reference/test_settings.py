@@ -360,7 +360,6 @@ def test_what_torchserve_wrote_for_itself(load: Load, table_row: str) -> None:
             "enable_grpc_ssl",
             "ts_open_inference_protocol",
             "workflow_store",
-            "system_metrics_cmd",
             "ts_header_key_sequence_id",
             "ts_header_key_sequence_start",
             "ts_header_key_sequence_end",

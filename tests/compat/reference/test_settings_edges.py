@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,7 +222,8 @@ async def test_system_metrics(load: Load, tmp_path: Path, monkeypatch: pytest.Mo
     intervals: list[float] = []
 
     class Collector:
-        def __init__(self, sink: object, interval: float) -> None:
+        def __init__(self, sink: object, interval: float, command: object) -> None:
+            assert command is None
             intervals.append(interval)
 
         async def run(self) -> None:
@@ -232,6 +234,25 @@ async def test_system_metrics(load: Load, tmp_path: Path, monkeypatch: pytest.Mo
         assert intervals == [5]
     async with whole_server(load, tmp_path, "disable_system_metrics=true"):
         assert intervals == [5]
+
+
+@row("2.2 system_metrics_cmd")
+async def test_a_command_collects_the_system_metrics(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "collect.py"
+    script.write_text('print("CPUUtilization.Percent:12.5|#Level:Host|#hostname:h,1717105307")')
+    async with (
+        whole_server(load, tmp_path, f"system_metrics_cmd={script}"),
+        unix(tmp_path / "metrics") as metrics,
+    ):
+        page = ""
+        while 'CPUUtilization{Level="Host"' not in page:
+            async with metrics.get("/metrics") as answer:
+                page = await answer.text()
+    assert re.search(r'CPUUtilization\{Level="Host",Hostname="[^"]+",\} 12\.5\n', page)
+    assert "MemoryUsed{" not in page
 
 
 # 2.4: TLS
