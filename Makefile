@@ -9,7 +9,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,demo,explain,onnx
+EXTRAS := dev,demo,examples,explain,onnx
 EXAMPLE := examples/efficientnet_lite0
 
 .DEFAULT_GOAL := help
