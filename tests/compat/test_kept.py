@@ -30,7 +30,7 @@ from ts_frontend.errors import (
 from ts_frontend.http.tokens import Tokens
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
-from ts_worker.backend.base import WorkerSpec
+from ts_worker.backend.base import Ranks, WorkerSpec
 from ts_worker.messages import Request
 from workflow_archiver.arg_parser import ArgParser
 from workflow_archiver.workflow_packaging import package_workflow
@@ -592,3 +592,26 @@ def test_a_workflows_export_folder_must_exist(
     assert caught.value.code == 1
     assert "absent is not a directory" in caplog.text
     assert not (tmp_path / "absent").exists()
+
+
+async def test_parallel_workers_are_numbered_by_their_ports(site: Site) -> None:
+    for name, kind in (("a", "tp"), ("b", "custom"), ("c", "pp")):
+        await site.register(site.model(name, yaml=f"parallelType: {kind}\nparallelLevel: 4\n"))
+    await site.register(site.model("plain"))
+    assert [spec.id for spec in site.backend.specs] == ["29500", "29504", "29508", "9000"]
+    assert site.backend.specs[1].ranks is None
+
+
+async def test_torchrun_goes_before_the_level(site: Site) -> None:
+    section = "torchrun: {nproc-per-node: 2}\nparallelLevel: 4\n"
+    await site.register(site.model("a", yaml=f"parallelType: tp\n{section}"))
+    await site.register(site.model("b", yaml=section))
+    assert [spec.ranks for spec in site.backend.specs] == [Ranks(2, 29500, True), None]
+
+
+async def test_a_pipeline_is_asked_at_its_first_rank(site: Site) -> None:
+    for kind in ("pp", "tp", "pptp"):
+        yaml = f"parallelType: {kind}\nparallelLevel: 2\n"
+        await site.register(site.model(kind, yaml=yaml))
+    asked = [spec.ranks.all_predict for spec in site.backend.specs if spec.ranks]
+    assert asked == [False, True, True]

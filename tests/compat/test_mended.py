@@ -30,6 +30,7 @@ from tests.frontend.test_cli_processes import Shell, shell
 from tests.frontend.test_core_store import mar
 from tests.handlers.optional_packages import pretend
 from tests.wheels import make_wheel
+from tests.worker.test_rank_group import GroupRig
 from ts.context import Context
 from ts.handler_utils.micro_batching import MicroBatching
 from ts.service import PredictionException, Service
@@ -63,7 +64,8 @@ from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion, model_snapsh
 from ts_frontend.properties import parse
 from ts_frontend.server import _server
 from ts_frontend.snapshot_store import Folder
-from ts_worker.backend.base import ReplySink, WorkerSpec
+from ts_worker.backend.base import Ranks, ReplySink, WorkerSpec
+from ts_worker.backend.group import rank_specs
 from ts_worker.messages import Predict, Reply, Request, Response, pack_headers
 from workflow_archiver.arg_parser import ArgParser
 
@@ -590,6 +592,63 @@ def test_gpus_are_given_out_from_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("ts_frontend.core.devices.list_gpus", lambda: gpus)
     turns = Devices(None, {}).assigner(None, None)
     assert [turns() for _ in range(4)] == [0, 1, 2, 0]
+
+
+PAIR = "parallelType: tp\nparallelLevel: 2\n"
+
+
+async def test_a_level_needs_no_torchrun(site: Site) -> None:
+    """TorchServe's workers failed for want of the section."""
+    await site.register(site.model(yaml=PAIR))
+    assert site.worker.spec.ranks == Ranks(2, 29500, True)
+
+
+async def test_workers_without_gpus_are_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TorchServe said that it had scaled to what was asked."""
+    four_gpus(monkeypatch)
+    await site.register(site.model(yaml=PAIR), 1)
+    answer = await site.management.scale("m", None, 3, 3, True)
+    assert answer.message == "Workers scaled to 2 for model: m"
+    assert "Model m version 1.0 gets 2 worker(s) at most, not 3" in caplog.text
+
+
+async def test_a_new_worker_gets_gpus_of_its_own(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe's next worker got those behind the last one's, round about."""
+    four_gpus(monkeypatch)
+    await site.register(site.model(yaml=PAIR), 2)
+    for workers in (1, 2):
+        await site.management.scale("m", None, workers, workers, True)
+    gpus = [worker.spec.env["CUDA_VISIBLE_DEVICES"] for worker in site.backend.alive]
+    assert sorted(gpus) == ["0,1", "2,3"]
+
+
+async def test_each_rank_sees_its_gpu_id(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe's second worker had the number 2, and two GPUs: 0 and 1."""
+    four_gpus(monkeypatch)
+    await site.register(site.model(yaml=PAIR), 2)
+    for spec in site.backend.specs:
+        assert spec.ranks is not None
+        assert [one.device for one in rank_specs(spec, spec.ranks, 29500)] == [0, 1]
+
+
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [Gpu(f"GPU-{number}", "H100", f"{number}") for number in range(4)]
+    monkeypatch.setattr("ts_frontend.core.devices.list_gpus", lambda: gpus)
+
+
+async def test_ranks_in_step_mix_no_batches() -> None:
+    """In TorchServe rank 1 stayed in the operation that rank 0 had given up."""
+    rig = GroupRig()
+    rig.predict(1)
+    rig.ranks[0].finish()
+    rig.predict(2)
+    assert rig.sent() == [[1], [1]]
+    rig.ranks[1].finish()
+    assert rig.sent() == [[1, 2], [1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ YAMLS = {
     "on-gpu": "deviceType: gpu\n",
     "chosen": "deviceType: gpu\ndeviceIds: [2, 0]\n",
     "absent": "deviceType: gpu\ndeviceIds: [2, 3]\n",
+    "pair": "parallelType: tp\nparallelLevel: 2\n",
+    "chosen-pair": "parallelType: custom\nparallelLevel: 2\ndeviceIds: [2, 0]\n",
+    "four": "parallelType: tp\nparallelLevel: 4\n",
+    "pair-on-cpu": "deviceType: cpu\nparallelType: tp\nparallelLevel: 2\n",
 }
 
 
@@ -125,4 +129,44 @@ def test_worker(gpus: Server) -> None:
     (device,) = turns(described(gpus, "chosen", 1))
     answer = gpus.predict("chosen").json
     assert answer["gpu_id"] == device == 2
+    assert answer["env"]["CUDA_VISIBLE_DEVICES"] == "7,6,5,4,3"
+
+
+def test_ranks(gpus: Server) -> None:
+    """[8.11 parallelLevel>0: CUDA_VISIBLE_DEVICES, capacity, min/max reduced]"""
+    body = described(gpus, "pair", 1)
+    assert turns(body) == [0]
+    answer = gpus.predict("pair").json
+    assert answer["gpu_id"] == 0
+    env = answer["env"]
+    assert env["CUDA_VISIBLE_DEVICES"] == "7,6"  # as the driver knows them
+    assert (env["LOCAL_RANK"], env["WORLD_SIZE"], env["OMP_NUM_THREADS"]) == ("0", "2", "1")
+    assert gpus.manage("PUT", "/models/pair", min_worker=3, synchronous="true").status == 200
+    (body,) = gpus.manage("GET", "/models/pair").json
+    assert (body["minWorkers"], body["maxWorkers"], len(body["workers"])) == (1, 1, 1)
+
+
+def test_one_process_with_several_gpus(gpus: Server) -> None:
+    """[8.11 custom], with [deviceIds]"""
+    assert turns(described(gpus, "chosen-pair", 1)) == [2]
+    answer = gpus.predict("chosen-pair").json
+    assert answer["gpu_id"] == 0
+    assert answer["env"]["CUDA_VISIBLE_DEVICES"] == "5,7"
+    assert "RANK" not in answer["env"]
+
+
+def test_more_gpus_than_there_are(gpus: Server) -> None:
+    """[5.2 fewer GPUs than parallelLevel]"""
+    answer = gpus.register("four.mar", initial_workers=1)
+    assert answer.status == 500
+    assert answer.json["type"] == "WorkerInitializationException"
+    assert answer.json["message"] == "No enough gpu devices for model:four parallelLevel:4"
+    assert gpus.manage("GET", "/models/four").status == 404
+
+
+def test_ranks_on_the_cpu(gpus: Server) -> None:
+    """[8.11 deviceType: cpu], with [parallelLevel]"""
+    assert turns(described(gpus, "pair-on-cpu", 1)) == [None]
+    answer = gpus.predict("pair-on-cpu").json
+    assert answer["gpu_id"] is None
     assert answer["env"]["CUDA_VISIBLE_DEVICES"] == "7,6,5,4,3"

@@ -90,7 +90,7 @@ class WorkerSpec:
     handler: str
     events: WorkerEvents
     batch_size: int = 1
-    device: int | None = None  # CUDA ordinal inside the server's visible set; None for CPU
+    device: int | None = None  # CUDA ordinal among the GPUs that it sees; None for CPU
     envelope: str | None = None
     limit_max_image_pixels: bool = True
     decode_input_request: bool = True
