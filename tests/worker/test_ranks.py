@@ -97,6 +97,13 @@ async def test_a_pipeline_gets_its_batches_at_the_first_stage(backend, group):
     await worker.stop(5)
 
 
+async def test_a_pipeline_over_torchs_rpc(backend, group):
+    worker = await backend.start(group("rpc_stages", all_predict=False))
+    reply, _ = await ask(worker, b"20", b"3")
+    assert [told(reply, row) for row in (0, 1)] == [[41.0, 1], [7.0, 1]]
+    await worker.stop(5)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 async def test_one_killed_rank_ends_the_worker(backend, group, rank):
     both = group()

@@ -106,7 +106,7 @@ class ProcessWorker:
             raise LoadFailed(outcome.code, outcome.message, outcome.traceback)
 
     def predict(self, batch: Batch, reply: ReplySink) -> None:
-        if self.ended:
+        if self._child.ended.done():
             raise WorkerGone
         self._batches[batch.batch_id] = _Sent(batch, reply, len(batch.requests))
         self._connection.send(batch)
