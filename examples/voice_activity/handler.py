@@ -32,8 +32,9 @@ class VoiceActivity(BaseHandler):
             try:
                 sounds.append(_samples(row.get("data") or row.get("body") or b""))
             except (wave.Error, EOFError, ValueError) as error:
-                cure = f"{error}. Send a WAV file with 16 kHz, 16 bits and one channel."
-                raise PredictionException(cure, 400, request_index=index) from error
+                cause = str(error) or "The file ends early"
+                text = f"{cause}. Send a WAV file with 16 kHz, 16 bits and one channel."
+                raise PredictionException(text, 400, request_index=index) from error
         return sounds
 
     def inference(self, data: list[torch.Tensor], *args: Any, **kwargs: Any) -> list[Any]:
