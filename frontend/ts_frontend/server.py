@@ -87,8 +87,7 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
     async with _server(config) as (management, logs, snapshots):
-        loading = _models_of_the_start(config, management)
-        if loading is not None and not await _unless(stopping, loading):
+        if not await _unless(stopping, management.startup.run()):
             log.info("Stopping while models are being loaded")
             return 0
         if snapshots is not None:
@@ -101,14 +100,6 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
         await stopping.wait()
         log.info("Stopping: requests in flight are answered first")
     return 0
-
-
-def _models_of_the_start(
-    config: Config, management: Management
-) -> Coroutine[Any, Any, None] | None:
-    if config.model_snapshot is not None:
-        return management.restore(config.model_snapshot)
-    return management.load_at_startup(config.load_models) if config.load_models else None
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -221,7 +212,7 @@ def _snapshots(config: Config, management: Management) -> Snapshots | None:
         return None
     opened = open_store(config.snapshot_store, snapshot_folder(config.log_location))
     log.info("Snapshots go to %s", opened.title)
-    snapshots = Snapshots(config, opened.store, management.saved)
+    snapshots = Snapshots(config, opened.store, management.startup.saved)
     management.on_change(snapshots.changed)
     return snapshots
 

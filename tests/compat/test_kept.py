@@ -571,7 +571,7 @@ async def test_a_snapshot_goes_before_load_models(tmp_path: Path) -> None:
     assert any("load_models=other.mar is ignored" in warning for warning in config.warnings)
     async with Site(tmp_path, model_snapshot=config.model_snapshot) as site:
         assert config.model_snapshot is not None
-        await site.management.restore(config.model_snapshot)
+        await site.management.startup.restore(config.model_snapshot)
         described = (await site.management.describe("m", None))[0]
         assert described["loadedAtStartup"] is False
 

@@ -536,7 +536,7 @@ async def test_load_models_may_have_spaces(site: Site) -> None:
     """TorchServe looked for the file " b.mar", or registered a model with the name " b"."""
     for name in ("a", "b"):
         site.model(name)
-    await site.management.load_at_startup("a-1.0 , other = b-1.0")
+    await site.management.startup.load("a-1.0 , other = b-1.0")
     assert [model.name for model in site.catalog.defaults()] == ["a", "other"]
 
 
@@ -739,7 +739,7 @@ class Left:
 
     async def write(self, site: Site | None = None) -> None:
         """What a run leaves that begins and ends at once."""
-        there = list if site is None else site.management.saved
+        there = list if site is None else site.management.startup.saved
         snapshots = Snapshots(self._config, Folder(self.folder), there, clock=lambda: self.now)
         snapshots.begin()
         await snapshots.close()
@@ -767,9 +767,9 @@ async def test_a_model_that_is_not_restored_keeps_no_other_out_and_is_not_lost(
         SavedVersion(name, "1.0", True, f"{name}-1.0", 0, 0, 1, 100) for name in ("bad", "good")
     )
     site.model("good")
-    await site.management.restore(ModelSnapshot("x", (bad, good)))
+    await site.management.startup.restore(ModelSnapshot("x", (bad, good)))
     assert [one.name for one in site.catalog] == ["good"]
-    assert "Model bad version 1.0 (bad-1.0) failed" in site.management.missing()[0]
+    assert "Model bad version 1.0 (bad-1.0) failed" in site.management.startup.missing()[0]
     left = Left(tmp_path)
     await left.write(site)
     assert set(left.models.versions) == {bad, good}
@@ -864,11 +864,11 @@ async def test_a_model_that_fails_at_the_start_stays_visible(site: Site) -> None
     """TorchServe logged a line and forgot the model: describe was a 404, and nothing that asks for
     health could tell."""
     (site.folder / "junk.mar").write_text("junk")
-    await site.management.load_at_startup("junk.mar")
+    await site.management.startup.load("junk.mar")
     (body,) = await site.management.describe("junk", None)
     assert body["error"].startswith("Failed to save model: junk.mar")
     assert site.inference.healthy()  # /ping says what it said there
-    (reason,) = site.management.missing()
+    (reason,) = site.management.startup.missing()
     assert reason.startswith("Model junk (junk.mar) failed to load: ")
 
 

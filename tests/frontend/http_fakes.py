@@ -82,6 +82,10 @@ class FakeManagement:
     finished: int = 0
     lacks: list[str] = field(default_factory=list)
 
+    @property
+    def startup(self) -> FakeManagement:
+        return self
+
     def missing(self) -> list[str]:
         return self.lacks
 

@@ -155,7 +155,7 @@ async def test_register_and_load_models_take_such_urls(
 ) -> None:
     monkeypatch.setattr("ts_frontend.core.devices.list_gpus", list)
     async with Site(tmp_path) as site:
-        await site.management.load_at_startup(f"named={URL}")
+        await site.management.startup.load(f"named={URL}")
         assert site.catalog.find("named").url == URL
         await site.management.unregister("named", None)
         assert names(folder) == []

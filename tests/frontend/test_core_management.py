@@ -205,7 +205,7 @@ async def test_an_unexpected_failure_of_one_startup_model_leaves_the_others(
         return await fetch(url, **options)
 
     monkeypatch.setattr(site.management._store, "fetch", odd)
-    await site.management.load_at_startup(f"bad.mar, http://[x/m.mar, {site.model()}")
+    await site.management.startup.load(f"bad.mar, http://[x/m.mar, {site.model()}")
     assert [model.name for model in site.catalog] == ["m"]
     assert "Failed to load model: bad.mar" in caplog.text
     assert "ValueError: the cause" in caplog.text

@@ -225,7 +225,7 @@ async def test_a_new_worker_gets_the_gpus_that_are_free(
 async def test_at_startup_the_cores_are_shared_out(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
         model = site.model(yaml=PAIR)
-        await site.management.load_at_startup(model)
+        await site.management.startup.load(model)
         await site.backend.until(lambda: len(site.backend.workers) == 1)
         assert site.catalog.find("m").min_workers == 1  # of 3 cores
 
@@ -234,7 +234,7 @@ async def test_a_snapshot_has_the_level(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
         await site.register(site.model("m", yaml=PAIR), 1)
         await site.register(site.model("plain"), 1)
-        levels = {one.model: one.parallel_level for one in site.management.saved()}
+        levels = {one.model: one.parallel_level for one in site.management.startup.saved()}
         assert levels == {"m": 2, "plain": None}
 
 

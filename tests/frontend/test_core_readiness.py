@@ -34,9 +34,9 @@ async def test_ready_once_every_startup_model_has_its_workers(
     async with Site(tmp_path, load_models="all", default_workers_per_model=2) as site:
         site.backend.load = load
         site.model()
-        missing = site.management.missing
+        missing = site.management.startup.missing
         assert missing() == ["The models of load_models are still being registered."]
-        await site.management.load_at_startup("all")
+        await site.management.startup.load("all")
         assert missing() == ["Model m version 1.0: 0 of 2 workers have loaded."]
         assert site.inference.healthy()
         gate.set()
@@ -59,48 +59,48 @@ async def test_a_startup_model_whose_workers_fail_holds_readiness_back_and_says_
 ) -> None:
     site.backend.load = refuse
     site.model()
-    await site.management.load_at_startup("all")
+    await site.management.startup.load("all")
     await until(lambda: bool(site.catalog.find("m").slots[0].error))
     reason = "Model m version 1.0: 0 of 3 workers have loaded; ValueError: no weights."
-    assert site.management.missing() == [reason]
-    assert site.management.model_missing("m", "1.0") == [reason]
+    assert site.management.startup.missing() == [reason]
+    assert site.management.startup.model_missing("m", "1.0") == [reason]
     await site.management.unregister("m", None)
-    assert site.management.missing() == []
+    assert site.management.startup.missing() == []
 
 
 async def test_a_broken_archive_holds_readiness_back_until_it_is_registered_or_deleted(
     site: Site,
 ) -> None:
     (site.folder / "junk.mar").write_text("junk")
-    await site.management.load_at_startup("junk.mar, mended=junk.mar")
-    reasons = site.management.missing()
+    await site.management.startup.load("junk.mar, mended=junk.mar")
+    reasons = site.management.startup.missing()
     assert [
         reason.partition(" failed to load: Failed to save model: ")[0] for reason in reasons
     ] == [
         "Model junk (junk.mar)",
         "Model mended (junk.mar)",
     ]
-    assert site.management.model_missing("junk", None) == reasons[:1]
+    assert site.management.startup.model_missing("junk", None) == reasons[:1]
     await site.management.unregister("junk", None)
-    assert site.management.missing() == reasons[1:]
+    assert site.management.startup.missing() == reasons[1:]
     with pytest.raises(ModelNotFound):
         await site.management.unregister("junk", None)
     await site.register(site.model(), 0, model_name="mended")
-    assert site.management.missing() == []
+    assert site.management.startup.missing() == []
 
 
 async def test_a_model_that_is_listed_twice_is_there_and_ready(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = site.model()
-    await site.management.load_at_startup(f"{url}, {url}")
-    await until(lambda: not site.management.missing())
+    await site.management.startup.load(f"{url}, {url}")
+    await until(lambda: not site.management.startup.missing())
     assert "is already registered for model m" in caplog.text
 
 
 async def test_a_failed_model_stays_visible_in_describe(site: Site) -> None:
     (site.folder / "junk.mar").write_text("junk")
-    await site.management.load_at_startup("junk.mar")
+    await site.management.startup.load("junk.mar")
     for version in (None, "all", "1.0"):
         (body,) = await site.management.describe("junk", version)
         assert list(body) == [
@@ -130,7 +130,7 @@ async def test_a_model_is_ready_when_its_minimum_has_loaded_and_one_worker_is_th
 
     site.backend.load = load
     await site.register(site.model(), 2, synchronous=False)
-    missing = site.management.model_missing
+    missing = site.management.startup.model_missing
     gates[0].set()
     await site.backend.until(lambda: bool(site.backend.workers))
     await until(lambda: missing("m", None) == ["Model m version 1.0: 1 of 2 workers have loaded."])
@@ -153,7 +153,7 @@ async def test_a_model_is_ready_when_its_minimum_has_loaded_and_one_worker_is_th
 @pytest.mark.parametrize("models", ["", "m"])
 async def test_without_startup_models_it_is_ready_at_once(tmp_path: Path, models: str) -> None:
     async with Site(tmp_path, load_models=models) as site:
-        assert bool(site.management.missing()) == bool(models)
+        assert bool(site.management.startup.missing()) == bool(models)
 
 
 async def test_stopping_cancels_the_work() -> None:

@@ -207,7 +207,7 @@ async def test_load_models_forms(site: Site, caplog: pytest.LogCaptureFixture) -
     site.model("b")
     (site.folder / "broken.mar").write_text("no zip")
     spec = f" a-1.0 ,, renamed = b-1.0,broken.mar,{site.folder}/b-1.0,http://h:1/x.mar?a=b"
-    await site.management.load_at_startup(spec)
+    await site.management.startup.load(spec)
     names = [model["modelName"] for model in site.management.list_models(100, 0)["models"]]
     assert names == ["a", "b", "renamed"]
     assert "Failed to load model: broken.mar, Failed to save model: broken.mar" in caplog.text
@@ -229,9 +229,9 @@ async def test_an_unreadable_store_is_logged_and_refused(
             await site.register("http://127.0.0.1:1/" + "x" * 300)
         site.folder.rmdir()
         site.folder.write_text("no folder")
-        await site.management.load_at_startup("all")
+        await site.management.startup.load("all")
         assert "Failed to load model: all, The model store can't be read: " in caplog.text
-        (reason,) = site.management.missing()
+        (reason,) = site.management.startup.missing()
         assert "The model store can't be read" in reason
         with pytest.raises(ModelNotFound):
             await site.register("x.mar")
@@ -242,7 +242,7 @@ async def test_load_models_all(site: Site, spec: str) -> None:
     site.model("a")
     site.model("b")
     (site.folder / ".git").mkdir()
-    await site.management.load_at_startup(spec)
+    await site.management.startup.load(spec)
     assert sorted(model.name for model in site.catalog) == ["a", "b"]
 
 
@@ -250,7 +250,7 @@ async def test_one_model_at_startup_is_the_one_invocations_mean(tmp_path: Path) 
     models = {"a": {"1.0": {"minWorkers": 1, "maxWorkers": 2, "batchSize": 9}}}
     async with Site(tmp_path, models=models) as site:
         site.model("a")
-        await site.management.load_at_startup("a-1.0")
+        await site.management.startup.load("a-1.0")
         assert site.inference.startup_model() == "a"
         model = site.catalog.find("a")
         assert (model.min_workers, model.max_workers, model.settings.batch_size) == (1, 2, 9)

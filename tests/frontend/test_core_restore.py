@@ -39,7 +39,7 @@ def site_of(place: Path, *versions: SavedVersion, **config: Any) -> Site:
 
 async def restore(site: Site) -> None:
     assert site.config.model_snapshot is not None
-    await site.management.restore(site.config.model_snapshot)
+    await site.management.startup.restore(site.config.model_snapshot)
 
 
 async def test_what_was_saved_is_what_is_saved_again(tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ async def test_what_was_saved_is_what_is_saved_again(tmp_path: Path) -> None:
     async with site_of(tmp_path, *versions) as site:
         for one in versions:
             site.model(one.model, one.version)
-        missing = site.management.missing()
+        missing = site.management.startup.missing()
         assert missing == ["The models of the snapshot are still being registered."]
         await restore(site)
-        assert {str(one): one for one in site.management.saved()} == {
+        assert {str(one): one for one in site.management.startup.saved()} == {
             str(one): one for one in versions
         }
         assert site.catalog.find("m").version == "2"
@@ -69,10 +69,10 @@ async def test_a_default_that_fails_stays_the_default_of_the_next_snapshot(tmp_p
         site.model("m", "2")
         await restore(site)
         assert site.catalog.find("m").version == "2"
-        assert site.management.saved() == [other, broken]
+        assert site.management.startup.saved() == [other, broken]
         # Somebody decides: then it is only one of the versions.
         site.management.set_default("m", "2")
-        assert site.management.saved() == [
+        assert site.management.startup.saved() == [
             replace(other, default=True),
             replace(broken, default=False),
         ]
@@ -84,19 +84,19 @@ async def test_what_failed_goes_when_it_is_registered_or_deleted(tmp_path: Path)
         changes: list[int] = []
         site.management.on_change(lambda: changes.append(1))
         await restore(site)
-        assert len(site.management.saved()) == 3
+        assert len(site.management.startup.saved()) == 3
         await site.register(site.model("m", "1.0"), 0)
-        assert [str(one) for one in site.management.saved()] == ["m 1.0", "n 1.0", "m 2"]
+        assert [str(one) for one in site.management.startup.saved()] == ["m 1.0", "n 1.0", "m 2"]
         count = len(changes)
         await site.management.unregister("m", "2")
         await site.management.unregister("n", None)
         assert len(changes) == count + 2
-        assert [str(one) for one in site.management.saved()] == ["m 1.0"]
+        assert [str(one) for one in site.management.startup.saved()] == ["m 1.0"]
         with pytest.raises(VersionNotFound):
             await site.management.unregister("m", "2")
         with pytest.raises(ModelNotFound):
             await site.management.unregister("n", "1.0")
-        assert site.management.missing() == []
+        assert site.management.startup.missing() == []
 
 
 async def test_two_broken_versions_of_one_file_are_both_kept(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_two_broken_versions_of_one_file_are_both_kept(tmp_path: Path) -> 
     async with site_of(tmp_path, *versions) as site:
         (site.folder / "m.mar").write_text("junk")
         await restore(site)
-        assert site.management.saved() == list(versions)
+        assert site.management.startup.saved() == list(versions)
         described = await site.management.describe("m", "all")
         assert [(one["modelVersion"], one["loadedAtStartup"]) for one in described] == [
             ("1.0", False),
@@ -121,7 +121,7 @@ async def test_an_archive_that_holds_another_version_now_is_not_taken_for_it(
         assert list(site.catalog) == []
         assert (
             "m-2 has version 2 of model m, and the snapshot had version 1.0"
-            in (site.management.missing()[0])
+            in (site.management.startup.missing()[0])
         )
         assert site.unpacked == 0
 
@@ -131,11 +131,11 @@ async def test_a_folder_outside_the_store_is_kept_with_its_path(tmp_path: Path) 
     async with Site(tmp_path) as site:
         await site.register(str(folder), 0)
         await site.register(str(site.folder / Path(site.model("n")).name), 0)
-        kept = site.management.saved()
+        kept = site.management.startup.saved()
     assert [one.mar_name for one in kept] == [str(folder), "n-1.0"]
     async with site_of(tmp_path, *kept) as site:
         await restore(site)
-        assert site.management.saved() == kept
+        assert site.management.startup.saved() == kept
 
 
 async def test_an_archive_that_was_downloaded_is_kept_by_its_file(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_an_archive_that_was_downloaded_is_kept_by_its_file(tmp_path: Path
         model.archive = replace(
             model.archive, url="http://host/x.mar?sig=1", source=site.folder / "x.mar"
         )
-        assert site.management.saved()[0].mar_name == "x.mar"
+        assert site.management.startup.saved()[0].mar_name == "x.mar"
 
 
 async def test_the_handler_is_kept_only_where_the_archive_says_otherwise(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_the_handler_is_kept_only_where_the_archive_says_otherwise(tmp_pat
         await site.register(site.model("a"), 0)
         await site.register(site.model("b", handler=""), 0)
         await site.register(site.model("c"), 0, handler="mine.py")
-        handlers = {one.model: one.handler for one in site.management.saved()}
+        handlers = {one.model: one.handler for one in site.management.startup.saved()}
     assert handlers == {"a": None, "b": None, "c": "mine.py"}
 
 

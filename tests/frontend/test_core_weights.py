@@ -90,12 +90,12 @@ async def test_a_snapshot_remembers_what_the_register_call_said(tmp_path):
     async with Site(tmp_path) as site:
         await site.register(site.model("free", yaml="weightsOnly: true\n"), weights_only=False)
         await site.register(site.model("own", yaml="weightsOnly: false\n"))
-        saved = model_snapshot(as_json("s", 1, site.management.saved()))
+        saved = model_snapshot(as_json("s", 1, site.management.startup.saved()))
         for model in ("free", "own"):
             await site.management.unregister(model, None)
         assert {one.model: one.weights_only for one in saved.versions} == {
             "free": False,
             "own": None,
         }
-        await site.management.restore(saved)
+        await site.management.startup.restore(saved)
         assert [one.settings.weights.only for one in site.catalog] == [False, False]

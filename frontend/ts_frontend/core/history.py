@@ -1,6 +1,6 @@
 """What a worker or a model went through lately, as describe shows it.
 
-`slot` and `startup` write it, `describe` reads it.
+`slot` and `startup` write it, `describe` and `failures` read it.
 """
 
 from __future__ import annotations

@@ -25,10 +25,8 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.registration import Blueprint, build, check_numbers, check_runtime, draw
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
-from ts_frontend.core.snapshot import registered
 from ts_frontend.core.startup import Startup
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
@@ -39,7 +37,6 @@ from ts_frontend.errors import (
     ServeError,
     VersionNotFound,
 )
-from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
 from ts_worker.messages import Request, pack_headers
 
 if TYPE_CHECKING:
@@ -62,7 +59,7 @@ class Outcome:
 
 
 class Management:
-    """Registers, scales, describes and removes models.
+    """Registers, scales, describes and removes models; its ``startup`` has those of the start.
 
     Args:
         cores: workers of a model loaded at startup where nothing says how many and there is no
@@ -90,10 +87,7 @@ class Management:
         envs = config.py_env_cache or default_folder(environ, config.temp_dir)
         self._environments = EnvCache(envs.absolute(), config.py_env_cache_max)
         self._changed: Callable[[], None] = lambda: None
-        loading = "load_models" if config.load_models else ""
-        loading = loading if config.model_snapshot is None else "the snapshot"
-        self._readiness = Readiness(catalog, loading=loading)
-        self._startup = Startup(store, self._enter_at_startup, self._readiness.expect)
+        self.startup = Startup(config, catalog, store, self._enter_at_startup)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def register(self, asked: Registration) -> Outcome:
@@ -105,7 +99,7 @@ class Management:
         """
         model, change = await self._enter(asked, at_startup=False)
         outcome = await self._registered(asked, model, change)
-        self._startup.forget(model.name, model.version)
+        self.startup.failures.forget(model.name, model.version)
         return outcome
 
     async def _registered(
@@ -143,7 +137,7 @@ class Management:
                 found = self._catalog.find(model, version)
             except (ModelNotFound, VersionNotFound) as error:
                 nowhere = isinstance(error, ModelNotFound)
-                if not self._startup.forget(model, version, guess=nowhere):
+                if not self.startup.failures.forget(model, version, guess=nowhere):
                     raise
                 self._changed()
             else:
@@ -180,7 +174,7 @@ class Management:
     def set_default(self, model: str, version: str) -> Outcome:
         """Make a version the one that requests without a version get."""
         self._catalog.set_default(model, version)
-        self._startup.default_chosen(model)
+        self.startup.failures.default_chosen(model)
         self._changed()
         return Outcome(
             200, f'Default version successfully updated for model "{model}" to "{version}"'
@@ -200,7 +194,7 @@ class Management:
         Args:
             customized: also ask the handler, whose JSON object comes as ``customizedMetadata``.
         """
-        failed = [one.body() for one in self._startup.failed(model)]
+        failed = [one.body() for one in self.startup.failures.of(model)]
         try:
             if version == "all":
                 found = self._catalog.versions(model)
@@ -226,45 +220,9 @@ class Management:
         """KServe's readiness: the default version has a worker, whatever its state."""
         return bool(self._catalog.find(model).slots)
 
-    def missing(self) -> list[str]:
-        """What keeps the server from being ready, one line each; see `Readiness`."""
-        return self._readiness.missing(self._startup.failed())
-
-    def model_missing(self, model: str, version: str | None) -> list[str]:
-        """What keeps a version (None: the default) from being ready, one line each.
-
-        Raises:
-            ModelNotFound, VersionNotFound: there is no such model, nor did it fail at the start.
-        """
-        try:
-            found = self._catalog.find(model, version)
-        except ModelNotFound:
-            failed = self._startup.failed(model)
-            if not failed:
-                raise
-            return [one.reason for one in failed]
-        return self._readiness.model_missing(found)
-
-    async def load_at_startup(self, load_models: str) -> None:
-        """Register what ``load_models`` lists, see `Startup.load`. Workers go on loading after the
-        return."""
-        await self._startup.load(load_models)
-        self._readiness.loaded()
-
     def on_change(self, changed: Callable[[], None]) -> None:
         """Have this called once a version is registered, scaled, removed or made the default."""
         self._changed = changed
-
-    async def restore(self, snapshot: ModelSnapshot) -> None:
-        """Register what a snapshot has, in place of `load_at_startup`; see `Startup.restore`."""
-        listed = ", ".join(map(str, snapshot.versions)) or "no models"
-        logger.info("Restoring %s from snapshot %s", listed, snapshot.name)
-        await self._startup.restore(snapshot.versions)
-        self._readiness.loaded()
-
-    def saved(self) -> list[SavedVersion]:
-        """What a snapshot of now has; see `snapshot.registered`."""
-        return registered(self._config, self._catalog, self._startup.unrestored())
 
     async def close(self) -> None:
         """Delete the unpacked files of all models, once the supervisor is closed."""

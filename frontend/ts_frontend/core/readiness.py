@@ -1,6 +1,6 @@
 """What the server, or a model, still waits for before it wants traffic: the rules of readiness.
 
-`management` tells it what is loaded at startup.
+`startup` owns it and tells it what is loaded at startup.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Sequence
 
 from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.failures import FailedModel
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import State
-from ts_frontend.core.startup import FailedModel
 
 
 class Readiness:

@@ -1,7 +1,7 @@
-"""The models of the start: registers what ``load_models`` or a snapshot lists and remembers what
-failed.
+"""The models of the start: registers what ``load_models`` or a snapshot lists, knows what failed
+and whether the server is ready, and what the next start has to bring up again.
 
-`management` owns it; `describe` and `readiness` show what it remembers.
+`management` owns it, the edges ask it for readiness, `snapshot` for what there is to keep.
 """
 
 from __future__ import annotations
@@ -9,56 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from ts_frontend.core.history import History, tail
+from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.failures import FailedModel, Failures
+from ts_frontend.core.history import History
 from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.settings import Registration
+from ts_frontend.core.snapshot import registered
 from ts_frontend.core.store import Store, default_name
-from ts_frontend.errors import Conflict, ServeError
-from ts_frontend.model_snapshot import SavedVersion
+from ts_frontend.errors import Conflict, ModelNotFound, ServeError
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FailedModel:
-    """A model of the start that is not registered, and why."""
-
-    name: str
-    url: str
-    error: str
-    traceback: str = ""
-    history: History = field(default_factory=History)
-    saved: SavedVersion | None = None  # as the snapshot has it that it comes from
-
-    @property
-    def version(self) -> str | None:
-        """The version, where it is known which one failed."""
-        return None if self.saved is None else self.saved.version
-
-    @property
-    def reason(self) -> str:
-        """What it lacks, on one line."""
-        version = "" if self.version is None else f" version {self.version}"
-        error = " ".join(self.error.split())
-        return f"Model {self.name}{version} ({self.url}) failed to load: {error}"
-
-    def body(self) -> dict[str, Any]:
-        """An element of the describe array; the first keys are those of a registered version."""
-        return {
-            "modelName": self.name,
-            **({} if self.version is None else {"modelVersion": self.version}),
-            "modelUrl": self.url,
-            "loadedAtStartup": self.saved is None,
-            "workers": [],
-            "status": "FAILED",
-            "error": self.error,
-            **({"traceback": tail(self.traceback)} if self.traceback else {}),
-            "history": self.history.body(),
-        }
 
 
 class Startup:
@@ -66,20 +34,30 @@ class Startup:
 
     Args:
         enter: registers a model and starts its workers, without waiting for these.
-        expect: told each registered model, whose workers the server is not ready without.
     """
 
     def __init__(
         self,
+        config: Config,
+        catalog: Catalog,
         store: Store,
         enter: Callable[[Registration], Awaitable[ModelVersion]],
-        expect: Callable[[ModelVersion], None],
     ) -> None:
+        self._config = config
+        self._catalog = catalog
         self._store = store
         self._enter = enter
-        self._expect = expect
-        # By name, url and version.
-        self._failed: dict[tuple[str, str, str | None], FailedModel] = {}
+        loading = "load_models" if config.load_models else ""
+        loading = loading if config.model_snapshot is None else "the snapshot"
+        self._readiness = Readiness(catalog, loading=loading)
+        self.failures = Failures()
+
+    async def run(self) -> None:
+        """Register what the configuration lists: a snapshot goes before ``load_models``."""
+        if self._config.model_snapshot is not None:
+            await self.restore(self._config.model_snapshot)
+        elif self._config.load_models:
+            await self.load(self._config.load_models)
 
     async def load(self, load_models: str) -> None:
         """Register what ``load_models`` lists: ``all``, or ``[name=]archive`` with commas between.
@@ -95,15 +73,18 @@ class Startup:
                 listed = []
         for entry in filter(None, listed):
             name, url = _split_entry(entry)
-            await self.register(Registration(url, model_name=name))
+            await self._register(Registration(url, model_name=name))
+        self._readiness.loaded()
 
-    async def restore(self, versions: Iterable[SavedVersion]) -> None:
+    async def restore(self, snapshot: ModelSnapshot) -> None:
         """Register what a snapshot has; those that fail stay part of the next one.
 
         Default versions come first: the first version of a model to be registered is its default.
         """
-        for one in sorted(versions, key=lambda one: not one.default):
-            await self.register(
+        listed = ", ".join(map(str, snapshot.versions)) or "no models"
+        logger.info("Restoring %s from snapshot %s", listed, snapshot.name)
+        for one in sorted(snapshot.versions, key=lambda one: not one.default):
+            await self._register(
                 Registration(
                     one.mar_name,
                     model_name=one.model,
@@ -113,9 +94,33 @@ class Startup:
                     restored=one,
                 )
             )
+        self._readiness.loaded()
 
-    async def register(self, asked: Registration) -> None:
-        """Register one model; the failure is kept."""
+    def missing(self) -> list[str]:
+        """What keeps the server from being ready, one line each; see `Readiness`."""
+        return self._readiness.missing(tuple(self.failures))
+
+    def model_missing(self, model: str, version: str | None) -> list[str]:
+        """What keeps a version (None: the default) from being ready, one line each.
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is no such model, nor did it fail at the start.
+        """
+        try:
+            found = self._catalog.find(model, version)
+        except ModelNotFound:
+            failed = self.failures.of(model)
+            if not failed:
+                raise
+            return [one.reason for one in failed]
+        return self._readiness.model_missing(found)
+
+    def saved(self) -> list[SavedVersion]:
+        """What a snapshot of now has; see `snapshot.registered`."""
+        unrestored = [one.saved for one in self.failures if one.saved is not None]
+        return registered(self._config, self._catalog, unrestored)
+
+    async def _register(self, asked: Registration) -> None:
         begun = History()
         begun.add("REGISTERING")
         try:
@@ -128,40 +133,7 @@ class Startup:
             text = "".join(traceback.format_exception(bug))
             self._fail(asked, f"{type(bug).__name__}: {bug}", text, begun)
         else:
-            self._expect(model)
-
-    def failed(self, name: str | None = None) -> list[FailedModel]:
-        """What failed and is not there yet, of this name or of any."""
-        return [one for one in self._failed.values() if name is None or one.name == name]
-
-    def unrestored(self) -> list[SavedVersion]:
-        """What a snapshot has and could not be registered."""
-        return [one.saved for one in self._failed.values() if one.saved is not None]
-
-    def forget(self, name: str, version: str | None = None, *, guess: bool = True) -> bool:
-        """Drop what failed under a name and, where one is given, may have been this version.
-
-        Args:
-            guess: drop what failed before its version was known, too.
-
-        Returns:
-            Whether there was something.
-        """
-        matching = (version, None) if guess else (version,)
-        found = [
-            key
-            for key, one in self._failed.items()
-            if one.name == name and (version is None or one.version in matching)
-        ]
-        for key in found:
-            del self._failed[key]
-        return bool(found)
-
-    def default_chosen(self, name: str) -> None:
-        """Somebody made another version the default: one that failed will not be it again."""
-        for key, one in self._failed.items():
-            if one.name == name and one.saved is not None:
-                self._failed[key] = replace(one, saved=replace(one.saved, default=False))
+            self._readiness.expect(model)
 
     def _fail(
         self, asked: Registration, error: str, trace: str = "", history: History | None = None
@@ -169,8 +141,7 @@ class Startup:
         history = history or History()
         history.add("FAILED", " ".join(error.split()))
         name = asked.model_name or default_name(asked.url)
-        failed = FailedModel(name, asked.url, error, trace, history, asked.restored)
-        self._failed[name, asked.url, failed.version] = failed
+        self.failures.add(FailedModel(name, asked.url, error, trace, history, asked.restored))
         logger.error("Failed to load model: %s, %s%s", asked.url, error, trace and f"\n{trace}")
 
 

@@ -66,7 +66,7 @@ def build_listeners(config: Config, rooms: Rooms) -> list[Listener]:
     metrics = [MetricsFace(rooms.recorder, respond)] if config.enable_metrics_api else []
 
     def health(document: openapi.Document, ping: bool) -> HealthFace:
-        models = rooms.management
+        models = rooms.management.startup
         return HealthFace(
             respond,
             rooms.inference.healthy,

@@ -353,7 +353,7 @@ async def test_workers_at_startup(tmp_path: Path, gpus: list[Gpu]) -> None:
     for number, (yaml, settings, workers) in enumerate(cases):
         async with Site(tmp_path / str(number), **read(**settings)) as site:
             site.model(yaml=yaml)
-            await site.management.load_at_startup("m-1.0")
+            await site.management.startup.load("m-1.0")
             model = site.catalog.find("m")
             assert (model.min_workers, model.max_workers) == workers
 

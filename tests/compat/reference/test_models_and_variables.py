@@ -28,7 +28,7 @@ __all__ = ["load"]  # a fixture
 
 
 async def loaded(site: Site, load_models: str) -> list[tuple[str, str]]:
-    await site.management.load_at_startup(load_models)
+    await site.management.startup.load(load_models)
     return [(model.name, model.url) for model in site.catalog.defaults()]
 
 

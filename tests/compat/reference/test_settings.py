@@ -61,7 +61,7 @@ async def test_what_is_loaded_from_where(load: Load, tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
         site.model()
         assert config.load_models is not None
-        await site.management.load_at_startup(config.load_models)
+        await site.management.startup.load(config.load_models)
         assert [model.name for model in site.catalog.defaults()] == ["m"]
 
 
@@ -185,7 +185,7 @@ async def test_default_workers_per_model(tmp_path: Path) -> None:
     for text, at_startup, later in (("2", 2, 2), ("0", 3, 0)):  # the site has three cores
         async with Site(tmp_path / text, **read(default_workers_per_model=text)) as site:
             site.model("early")
-            await site.management.load_at_startup("early-1.0")
+            await site.management.startup.load("early-1.0")
             await site.register(site.model("late"), None)
             counts = [len(site.catalog.find(name).slots) for name in ("early", "late")]
             assert counts == [at_startup, later]
@@ -320,7 +320,7 @@ def test_a_bad_blacklist_stops_the_start(load: Load) -> None:
 async def test_debug(tmp_path: Path) -> None:
     async with Site(tmp_path, **read(debug="true", default_workers_per_model="4")) as site:
         site.model()
-        await site.management.load_at_startup("m-1.0")
+        await site.management.startup.load("m-1.0")
         await until(lambda: len(site.backend.alive) == 1)
         settings = site.catalog.find("m").settings
         assert settings.response_timeout == settings.startup_timeout == 2**31 - 1
@@ -393,7 +393,7 @@ async def test_models_workers_count_at_startup_only(tmp_path: Path) -> None:
     table = '{"m": {"1.0": {"minWorkers": 2, "maxWorkers": 3}}}'
     async with Site(tmp_path, **read(models=table)) as site:
         site.model()
-        await site.management.load_at_startup("m-1.0")
+        await site.management.startup.load("m-1.0")
         model = site.catalog.find("m")
         assert (len(model.slots), model.min_workers, model.max_workers) == (2, 2, 3)
         await site.management.unregister("m", None)

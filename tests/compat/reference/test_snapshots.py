@@ -101,12 +101,14 @@ async def serve(home: Path, config: Config) -> AsyncIterator[House]:
         for name in ("model_snapshot", "load_models", "written", "source", "debug")
     }
     async with Site(home, **fields) as site:
-        snapshots = Snapshots(site.config, Folder(home / "logs" / "config"), site.management.saved)
+        snapshots = Snapshots(
+            site.config, Folder(home / "logs" / "config"), site.management.startup.saved
+        )
         site.management.on_change(snapshots.changed)
         if config.model_snapshot is not None:
-            await site.management.restore(config.model_snapshot)
+            await site.management.startup.restore(config.model_snapshot)
         elif config.load_models:
-            await site.management.load_at_startup(config.load_models)
+            await site.management.startup.load(config.load_models)
         snapshots.begin()
         house = House(site, snapshots)
         await house.settled()
@@ -350,7 +352,7 @@ async def test_an_empty_snapshot_starts_empty(home: Path) -> None:
     assert any("Model snapshot is empty" in warning for warning in config.warnings)
     async with serve(home, config) as house:
         assert list(house.site.catalog) == []
-        assert house.site.management.missing() == []
+        assert house.site.management.startup.missing() == []
 
 
 @row("8.10 load_models is ignored")
@@ -405,7 +407,9 @@ async def test_a_failing_model_does_not_keep_the_others_out(home: Path) -> None:
     async with serve(home, config) as house:
         management = house.site.management
         assert [one.name for one in house.site.catalog] == ["m"]
-        assert any("Model a version 1.0 (junk.mar) failed" in one for one in management.missing())
+        assert any(
+            "Model a version 1.0 (junk.mar) failed" in one for one in management.startup.missing()
+        )
         described = (await management.describe("a", None))[0]
         assert (described["status"], described["modelVersion"]) == ("FAILED", "1.0")
         management.set_default("m", "1.0")

@@ -1,0 +1,96 @@
+"""The models of the start that are not there, and why.
+
+`startup` writes them down; `readiness` and describe show them, until somebody registers or deletes
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ts_frontend.core.history import History, tail
+from ts_frontend.model_snapshot import SavedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class FailedModel:
+    """A model of the start that is not registered, and why."""
+
+    name: str
+    url: str
+    error: str
+    traceback: str = ""
+    history: History = field(default_factory=History)
+    saved: SavedVersion | None = None  # as the snapshot has it that it comes from
+
+    @property
+    def version(self) -> str | None:
+        """The version, where it is known which one failed."""
+        return None if self.saved is None else self.saved.version
+
+    @property
+    def reason(self) -> str:
+        """What it lacks, on one line."""
+        version = "" if self.version is None else f" version {self.version}"
+        error = " ".join(self.error.split())
+        return f"Model {self.name}{version} ({self.url}) failed to load: {error}"
+
+    def body(self) -> dict[str, Any]:
+        """An element of the describe array; the first keys are those of a registered version."""
+        return {
+            "modelName": self.name,
+            **({} if self.version is None else {"modelVersion": self.version}),
+            "modelUrl": self.url,
+            "loadedAtStartup": self.saved is None,
+            "workers": [],
+            "status": "FAILED",
+            "error": self.error,
+            **({"traceback": tail(self.traceback)} if self.traceback else {}),
+            "history": self.history.body(),
+        }
+
+
+class Failures:
+    """What failed and is not there yet."""
+
+    def __init__(self) -> None:
+        # By name, url and version.
+        self._failed: dict[tuple[str, str, str | None], FailedModel] = {}
+
+    def __iter__(self) -> Iterator[FailedModel]:
+        return iter(list(self._failed.values()))
+
+    def add(self, failed: FailedModel) -> None:
+        """Keep one, in place of an earlier failure of the same."""
+        self._failed[failed.name, failed.url, failed.version] = failed
+
+    def of(self, name: str) -> list[FailedModel]:
+        """Those of a name."""
+        return [one for one in self if one.name == name]
+
+    def forget(self, name: str, version: str | None = None, *, guess: bool = True) -> bool:
+        """Drop what failed under a name and, where one is given, may have been this version.
+
+        Args:
+            guess: drop what failed before its version was known, too.
+
+        Returns:
+            Whether there was something.
+        """
+        matching = (version, None) if guess else (version,)
+        found = [
+            key
+            for key, one in self._failed.items()
+            if one.name == name and (version is None or one.version in matching)
+        ]
+        for key in found:
+            del self._failed[key]
+        return bool(found)
+
+    def default_chosen(self, name: str) -> None:
+        """Somebody made another version the default: one that failed will not be it again."""
+        for key, one in self._failed.items():
+            if one.name == name and one.saved is not None:
+                self._failed[key] = replace(one, saved=replace(one.saved, default=False))
