@@ -27,6 +27,7 @@ from ts_frontend.sources import (
     take_places,
     written,
 )
+from ts_frontend.urls import without_secrets
 from ts_frontend.values import Address, BadValue, ConfigError, FallBack, LaunchError
 
 __all__ = [
@@ -195,7 +196,7 @@ def _values(draft: Draft) -> dict[str, Any]:
 
 def _shown(raw: str) -> str:
     """A value as messages show it: on one line, and not all of a long one."""
-    line = " ".join(raw.split())
+    line = " ".join(without_secrets(raw).split())
     return line if len(line) <= 80 else f"{line[:77]}..."
 
 

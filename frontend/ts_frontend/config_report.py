@@ -12,6 +12,7 @@ from ts_frontend.config import Address, Config, Loaded
 from ts_frontend.keys import key_table
 from ts_frontend.model_snapshot import ModelSnapshot
 from ts_frontend.sources import Origin
+from ts_frontend.urls import shown
 
 MASK = "********"
 _NO_SETTINGS = ("restored_from", "written", "warnings")
@@ -40,12 +41,15 @@ def as_json(loaded: Loaded) -> str:
 
 
 def _settings(loaded: Loaded) -> Iterator[tuple[str, Any, Origin | None]]:
-    """Every field with its value and origin, in the order of the key table, secrets masked."""
+    """Every field with its value and origin, in the order of the key table, secrets masked and
+    those in URLs left out."""
     secret = {key.name for key in key_table().values() if key.secret}
     for entry in fields(Config):
         if entry.name in _NO_SETTINGS:
             continue
         value = MASK if entry.name in secret else getattr(loaded.config, entry.name)
+        if entry.name == "load_models" and value:
+            value = ",".join(map(shown, value.split(",")))
         yield entry.name, value, loaded.origins.get(entry.name)
 
 

@@ -89,11 +89,14 @@ def test_every_setting_has_one_aligned_line(cwd: Path) -> None:
 
 @pytest.mark.parametrize("argv", [(), ("--json",)])
 def test_a_secret_is_masked(argv: tuple[str, ...], cwd: Path) -> None:
-    (cwd / "config.properties").write_text("model_store=store\nkeystore_pass=hunter2\n")
+    (cwd / "config.properties").write_text(
+        "model_store=store\nkeystore_pass=hunter2\nload_models=a.mar,https://hunter2@h/b.mar,c.mar\n"
+    )
 
     result = show(*argv)
 
     assert MASK in result.output
+    assert "a.mar,https://h/b.mar,c.mar" in result.output
     assert "hunter2" not in result.output
     assert "changeit" not in show(*argv, "--ncs").output
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.core_rig import Site, until
 from tests.fakes import LoadFailed
+from ts_frontend.core.settings import Registration
 from ts_frontend.errors import ModelNotFound, VersionNotFound
 from ts_frontend.server import _unless
 from ts_worker.backend.base import WorkerSpec
@@ -60,8 +61,11 @@ async def test_a_startup_model_whose_workers_fail_holds_readiness_back_and_says_
     site.backend.load = refuse
     site.model()
     await site.management.startup.load("all")
-    await until(lambda: bool(site.catalog.find("m").slots[0].error))
-    reason = "Model m version 1.0: 0 of 3 workers have loaded; ValueError: no weights."
+    await until(lambda: all(slot.error for slot in site.catalog.find("m").slots))
+    reason = (
+        "Model m version 1.0: 0 of 3 workers have loaded and 3 fail to load; "
+        "the cause is in the log and in GET /models/m/1.0 on the management port."
+    )
     assert site.management.startup.missing() == [reason]
     assert site.management.startup.model_missing("m", "1.0") == [reason]
     await site.management.unregister("m", None)
@@ -74,11 +78,10 @@ async def test_a_broken_archive_holds_readiness_back_until_it_is_registered_or_d
     (site.folder / "junk.mar").write_text("junk")
     await site.management.startup.load("junk.mar, mended=junk.mar")
     reasons = site.management.startup.missing()
-    assert [
-        reason.partition(" failed to load: Failed to save model: ")[0] for reason in reasons
-    ] == [
-        "Model junk (junk.mar)",
-        "Model mended (junk.mar)",
+    assert reasons == [
+        f"Model {name} could not be registered; "
+        f"the cause is in the log and in GET /models/{name} on the management port."
+        for name in ("junk", "mended")
     ]
     assert site.management.startup.model_missing("junk", None) == reasons[:1]
     await site.management.unregister("junk", None)
@@ -87,6 +90,42 @@ async def test_a_broken_archive_holds_readiness_back_until_it_is_registered_or_d
         await site.management.unregister("junk", None)
     await site.register(site.model(), 0, model_name="mended")
     assert site.management.startup.missing() == []
+
+
+async def test_what_needs_no_token_and_the_log_tell_no_secrets(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    urls = [
+        "https://user:s3cr3t@host.invalid/m.mar?X-Amz-Signature=s3cr3t",
+        "https://user:s3cr3t@host.invalid?s3cr3t=a b=s3cr3t",
+        "http://host.invalid/../n.mar#s3cr3t",
+        "ftp://user:s3cr3t@host/n.mar",
+    ]
+    await site.management.startup.load(", ".join(urls))
+    reasons = site.management.startup.missing()
+    for name in ("m", "n", "host_invalid"):
+        reasons += site.management.startup.model_missing(name, None)
+    assert len(reasons) == 8
+    assert "s3cr3t" not in "".join(reasons)
+    lines = [one.getMessage() for one in caplog.records if "Failed to load" in one.getMessage()]
+    assert len(lines) == 4
+    assert "https://host.invalid/m.mar" in lines[0]
+    assert "s3cr3t" not in caplog.text
+    # Who has a token sees all of it.
+    (body,) = await site.management.describe("m", None)
+    assert body["modelUrl"] == urls[0]
+    assert "a user or password before it, which is not sent" in body["error"]
+
+
+async def test_what_a_handler_raises_is_not_told_without_a_token(site: Site) -> None:
+    async def load(spec: WorkerSpec) -> None:
+        raise LoadFailed(500, "KeyError: 's3cr3t'")
+
+    site.backend.load = load
+    await site.management.register(Registration(site.model(), initial_workers=1, synchronous=False))
+    await until(lambda: bool(site.catalog.find("m").slots[0].error))
+    assert "s3cr3t" not in str(site.management.startup.model_missing("m", None))
 
 
 async def test_a_model_that_is_listed_twice_is_there_and_ready(
@@ -143,7 +182,8 @@ async def test_a_model_is_ready_when_its_minimum_has_loaded_and_one_worker_is_th
     assert missing("m", None) == []
     site.backend.workers[1].die(1, None, "it fell over too")
     await until(lambda: bool(missing("m", None)))
-    assert missing("m", None) == ["Model m version 1.0: 0 of 2 workers have loaded; it fell over."]
+    (reason,) = missing("m", None)
+    assert reason.startswith("Model m version 1.0: 0 of 2 workers have loaded and 2 have ended; ")
     await site.management.scale("m", None, 0, 0, True)
     assert missing("m", None) == ["Model m version 1.0 has no worker: scale it up."]
     with pytest.raises(VersionNotFound):

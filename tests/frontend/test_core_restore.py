@@ -119,10 +119,8 @@ async def test_an_archive_that_holds_another_version_now_is_not_taken_for_it(
         site.model("m", "2")
         await restore(site)
         assert list(site.catalog) == []
-        assert (
-            "m-2 has version 2 of model m, and the snapshot had version 1.0"
-            in (site.management.startup.missing()[0])
-        )
+        (body,) = await site.management.describe("m", None)
+        assert "m-2 has version 2 of model m, and the snapshot had version 1.0" in body["error"]
         assert site.unpacked == 0
 
 

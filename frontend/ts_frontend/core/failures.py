@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 from ts_frontend.core.history import History, tail
 from ts_frontend.model_snapshot import SavedVersion
@@ -32,10 +33,9 @@ class FailedModel:
 
     @property
     def reason(self) -> str:
-        """What it lacks, on one line."""
+        """That it is not there, for everybody: the cause may hold what only operators may see."""
         version = "" if self.version is None else f" version {self.version}"
-        error = " ".join(self.error.split())
-        return f"Model {self.name}{version} ({self.url}) failed to load: {error}"
+        return f"Model {self.name}{version} could not be registered{see(self.name, self.version)}"
 
     def body(self) -> dict[str, Any]:
         """An element of the describe array; the first keys are those of a registered version."""
@@ -50,6 +50,12 @@ class FailedModel:
             **({"traceback": tail(self.traceback)} if self.traceback else {}),
             "history": self.history.body(),
         }
+
+
+def see(model: str, version: str | None) -> str:
+    """The end of a line that tells everybody of a failure: where operators find its cause."""
+    path = "/".join(quote(part, safe="") for part in (model, version) if part is not None)
+    return f"; the cause is in the log and in GET /models/{path} on the management port."
 
 
 class Failures:

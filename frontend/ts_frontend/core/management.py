@@ -37,6 +37,7 @@ from ts_frontend.errors import (
     ServeError,
     VersionNotFound,
 )
+from ts_frontend.urls import shown
 from ts_worker.messages import Request, pack_headers
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ class Management:
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         self._catalog.add(model, at_startup=at_startup)
-        logger.info("Model %s version %s registered from %s", name, version, asked.url)
+        logger.info("Model %s version %s registered from %s", name, version, shown(asked.url))
         change = self._supervisor.scale(model, *wanted)
         self._changed()
         return model, change

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from ts_frontend.core.catalog import Catalog
-from ts_frontend.core.failures import FailedModel
+from ts_frontend.core.failures import FailedModel, see
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import State
 
@@ -50,7 +50,7 @@ class Readiness:
             *map(_not_loaded, self._awaited),
             *(
                 f"{_named(one)}: {one.healthy_workers(now)} of {one.min_workers} workers are "
-                f"healthy{_cause(one)}."
+                f"healthy{_trouble(one)}"
                 for one in self._catalog.defaults()
                 if one.healthy_workers(now) < one.min_workers and one not in self._awaited
             ),
@@ -82,11 +82,14 @@ def _named(model: ModelVersion) -> str:
 
 def _not_loaded(model: ModelVersion) -> str:
     count = f"{_ready(model)} of {model.min_workers} workers have loaded"
-    return f"{_named(model)}: {count}{_cause(model)}."
+    return f"{_named(model)}: {count}{_trouble(model)}"
 
 
-def _cause(model: ModelVersion) -> str:
-    """Why the first worker that failed did so."""
-    errors = (slot.error for slot in model.slots if slot.error)
-    error = next(errors, "").partition("\n")[0].rstrip(".")
-    return f"; {error}" if error else ""
+def _trouble(model: ModelVersion) -> str:
+    """What is wrong with workers that failed, if any did. What a handler raised may hold anything,
+    and probes need no token: it is not told here."""
+    failed = [slot for slot in model.slots if slot.failure is not None]
+    if not failed:
+        return "."
+    what = "have ended" if any(slot.has_loaded for slot in failed) else "fail to load"
+    return f" and {len(failed)} {what}{see(model.name, model.version)}"

@@ -22,6 +22,7 @@ from ts_frontend.core.snapshot import registered
 from ts_frontend.core.store import Store, default_name
 from ts_frontend.errors import Conflict, ModelNotFound, ServeError
 from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
+from ts_frontend.urls import shown, without_secrets
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -126,7 +127,7 @@ class Startup:
         try:
             model = await self._enter(asked)
         except Conflict as error:  # listed twice: the version is there, by whichever came first
-            logger.error("Failed to load model: %s, %s", asked.url, error.message)
+            _log_failure(asked.url, error.message)
         except ServeError as error:
             self._fail(asked, error.message, history=begun)
         except Exception as bug:  # a bug that one archive brings out: the others can still serve
@@ -142,7 +143,12 @@ class Startup:
         history.add("FAILED", " ".join(error.split()))
         name = asked.model_name or default_name(asked.url)
         self.failures.add(FailedModel(name, asked.url, error, trace, history, asked.restored))
-        logger.error("Failed to load model: %s, %s%s", asked.url, error, trace and f"\n{trace}")
+        _log_failure(asked.url, error, trace)
+
+
+def _log_failure(url: str, error: str, trace: str = "") -> None:
+    text = without_secrets(error + (trace and f"\n{trace}"), url)
+    logger.error("Failed to load model: %s, %s", shown(url), text)
 
 
 def _split_entry(entry: str) -> tuple[str | None, str]:

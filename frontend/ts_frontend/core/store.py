@@ -20,6 +20,7 @@ from ts_frontend.core.archive import Archive
 from ts_frontend.core.download import Download
 from ts_frontend.core.own_folder import OwnFolder
 from ts_frontend.errors import DownloadFailed, Internal, InvalidModel, ModelNotFound
+from ts_frontend.urls import shown
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -127,6 +128,12 @@ class Store:
             raise DownloadFailed(f"Failed to download archive from: {url}\n{error}") from error
         if not name or name.startswith(".") or "\0" in name:
             raise ModelNotFound(f"Model not found at: {url}")
+        if "@" in urlsplit(url).netloc:
+            raise DownloadFailed(
+                f"Failed to download archive from: {url}\n"
+                "its host has a user or password before it, which is not sent: "
+                "leave that out, or use a presigned URL"
+            )
         target = folder / name
         try:
             if target.exists():
@@ -153,7 +160,7 @@ class Store:
 def default_name(url: str) -> str:
     """The name of a model whose manifest and registration give none, as TorchServe makes it."""
     # Not parsed as a URL, which it may not be: it names what could not be loaded, too.
-    path = re.split("[?#]", url.partition("://")[2])[0] if _is_url(url) else url
+    path = shown(url).partition("://")[2] if _is_url(url) else url
     name = Path(path).name
     if ".mar" in name or ".model" in name:
         name = name[: name.rindex(".")]
