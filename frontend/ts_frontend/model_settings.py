@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from ts_frontend.lenient_json import MalformedJson, Number, gson_int, read
 from ts_frontend.values import BadValue, FallBack, batch_policy
 
 ModelSettings = Mapping[str, Mapping[str, Mapping[str, int | str | bool]]]
@@ -50,18 +50,11 @@ def model_settings(raw: str) -> ModelSettings:
     return models
 
 
-def _json(raw: str) -> Any:
+def _json(raw: str) -> object:
     try:
-        return json.loads(raw)
-    except ValueError as error:
-        problem = str(error)
-    # TorchServe's parser forgives single and missing quotes; YAML's flow style does as well.
-    import yaml
-
-    try:
-        return yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise BadValue(f"expected JSON: {problem}") from None
+        return read(raw)
+    except MalformedJson as error:
+        raise BadValue(f"expected JSON: {error}") from None
 
 
 def _table(value: object, what: str) -> dict[Any, Any]:
@@ -73,9 +66,10 @@ def _table(value: object, what: str) -> dict[Any, Any]:
 def _settings(found: object, where: str, problems: list[str]) -> dict[str, int | str | bool]:
     settings: dict[str, int | str | bool] = {}
     for key, value in _table(found, f"the settings of {where}").items():
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        problem = _problem(str(key), value)
+        if isinstance(value, Number):
+            number = gson_int(value)
+            value = value if number is None else number
+        problem = _problem(key, value)
         if problem:
             problems.append(f"{where}: {problem}: the setting is dropped")
         else:

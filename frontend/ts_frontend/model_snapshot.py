@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_frontend.lenient_json import MalformedJson, gson_int, read
 from ts_frontend.values import BadValue, FallBack
 
 _TIMEOUT = 120
@@ -131,7 +132,7 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
         for model, among in models.items()
         for version, found in _table(among, f"the versions of {model}").items()
     )
-    count = _number(whole.get("modelCount", len(versions)))
+    count = gson_int(whole.get("modelCount", str(len(versions))))
     if count is None:
         raise BadValue("expected a whole number for modelCount")
     if count <= 0:
@@ -143,37 +144,17 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
     return snapshot
 
 
-def _parse(raw: str) -> Any:
+def _parse(raw: str) -> object:
     try:
-        return json.loads(raw)
-    except ValueError as error:
-        problem = str(error)
-    import yaml
-
-    try:
-        # All scalars stay text: an unquoted version 1.10 is not the number 1.1.
-        return yaml.load(raw, yaml.BaseLoader)
-    except yaml.YAMLError:
-        raise BadValue(f"expected JSON: {problem}") from None
+        return read(raw)
+    except MalformedJson as error:
+        raise BadValue(f"expected JSON: {error}") from None
 
 
 def _table(value: object, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
         raise BadValue(f"expected a JSON object for {what}")
     return value
-
-
-def _number(value: object) -> int | None:
-    """A whole number, also as 4.0 or as text: gson reads both."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    try:
-        number = float(value) if isinstance(value, float | str) else 0.5
-        return int(number) if number.is_integer() else None
-    except ValueError:
-        return None
 
 
 class _Reader:
@@ -209,7 +190,7 @@ class _Reader:
     def _whole(self, key: str, least: int, default: int, *, required: bool = True) -> int:
         if not required and self._values.get(key) is None:
             return default
-        number = _number(self._values.get(key))
+        number = gson_int(self._values.get(key))
         if number is None:
             raise BadValue(f"{self._where}: expected a whole number for {key}")
         if number < least:
@@ -221,7 +202,7 @@ class _Reader:
         value = self._values.get(key, default)
         if not isinstance(value, str) or (default is None and not value):
             raise BadValue(f"{self._where}: expected a text for {key}")
-        return value
+        return str(value)
 
     def _boolean(self, key: str) -> bool:
         text = str(self._values.get(key)).lower()

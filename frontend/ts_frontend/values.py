@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ts_frontend.lenient_json import INT32_MAX
+
 _TCP = re.compile(r"(https?)://(\[[0-9a-f:.%]+\]|[^:/\[\]\s]+)(?::(\d+))?", re.IGNORECASE)
+INT64_MAX = 2**63 - 1
 _TRUE_LIKE = {"yes", "y", "on", "1", "t", "enable", "enabled"}
 
 
@@ -79,21 +82,21 @@ def strict_boolean(raw: str) -> bool:
     raise BadValue("expected true or false")
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Reader of a whole number within bounds."""
-    bounds = f"at least {least}" if most is None else f"{least} to {most}"
+def whole(least: int, most: int = INT32_MAX) -> Callable[[str], int]:
+    """Reader of a whole number within bounds; TorchServe's numbers have 32 bits."""
+    bounds = f"at least {least}" if most >= INT32_MAX else f"{least} to {most}"
 
     def read(raw: str) -> int:
-        if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", raw):
-            number = int(raw)
-            if least <= number and (most is None or number <= most):
-                return number
-        raise BadValue(f"expected a whole number, {bounds}")
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", raw) or int(raw) < least:
+            raise BadValue(f"expected a whole number, {bounds}")
+        if int(raw) > most:
+            raise BadValue(f"expected a whole number, {least} to {most}")
+        return int(raw)
 
     return read
 
 
-def optional_whole(least: int, most: int | None = None) -> Callable[[str], int | None]:
+def optional_whole(least: int, most: int = INT32_MAX) -> Callable[[str], int | None]:
     """`whole` for a setting whose default is unset."""
     return whole(least, most)
 
@@ -104,7 +107,7 @@ def minutes(raw: str) -> float:
         value = float(raw)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value <= INT32_MAX:  # more has no date any more
         raise FallBack(60.0, "not a number of minutes: 60 is used")
     return value
 

@@ -942,6 +942,34 @@ async def test_a_batch_below_one_and_a_delay_below_zero_are_taken_as_they_run(
 
 
 async def test_an_empty_json_register_is_a_400() -> None:
+async def test_more_workers_than_a_thousand_are_a_400(site: Site) -> None:
+    """TorchServe set out to start however many were asked for."""
+    with pytest.raises(BadRequest, match=r"^1001 workers are too many: .* may have 1000 at once"):
+        await site.register(site.model(), 1001)
+    with pytest.raises(BadRequest, match=r"^2147483647 workers are too many"):
+        await site.register(site.model("n", yaml="minWorkers: 2147483647"))
+    assert site.unpacked == 0
+    await site.register(site.model("o"))
+    with pytest.raises(BadRequest, match=r"^1001 workers are too many"):
+        await site.management.scale("o", None, 1001, 1001, False)
+    assert len(site.catalog.find("o").slots) == 1
+
+
+async def test_a_json_register_is_64_kib_at_most() -> None:
+    """TorchServe read up to max_request_size of it."""
+    async with (
+        edge(enable_model_api=True) as e,
+        aiohttp.ClientSession() as session,
+        session.post(
+            e.url("/models", 1),
+            data=b"{'url': '" + bytes(64 << 10) + b"'}",
+            headers={"Content-Type": "application/json"},
+        ) as answer,
+    ):
+        assert answer.status == 413
+        assert "limit for parameters is 65536" in (await answer.json())["message"]
+
+
     """TorchServe answered 500 NullPointerException."""
     kind = {"Content-Type": "application/json"}
     async with (

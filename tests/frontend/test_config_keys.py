@@ -178,6 +178,8 @@ def test_an_unusable_number_names_file_line_key_and_expectation(
         ("grpc_inference_address", "http://a", "host name"),
         ("models", "{", "expected JSON"),
         ("models", "[]", "JSON object for the models"),
+        ("models", "{a: {1.0: {}},}", "expected a name at line 1, column 15"),
+        ("job_queue_size", "2147483648", "1 to 2147483647"),
         ("models", '{"a": 1}', "versions of a"),
         ("models", '{"a": {"1.0": 2}}', "settings of a 1.0"),
         ("metrics_config", "absent.yaml", "file not found"),
@@ -201,6 +203,8 @@ def test_values_that_abort(name: str, bad: str, expectation: str, load: Load) ->
         ("token_expiration_min", "-5", 60.0),
         ("models", '{"a": {"1.0": {"batchSize": 0}}}', {"a": {"1.0": {}}}),
         ("models", '{"a": {"1.0": {"batchSize": true}}}', {"a": {"1.0": {}}}),
+        ("models", '{"a": {"1.0": {"responseTimeout": 2147483648}}}', {"a": {"1.0": {}}}),
+        ("token_expiration_min", "1e300", 60.0),
         ("models", '{"a": {"1.0": {"batchsize": 3}}}', {"a": {"1.0": {}}}),
         ("models", '{"a": {"1.0": {"batchPolicy": "lazy"}}}', {"a": {"1.0": {}}}),
     ],
@@ -240,6 +244,10 @@ def test_an_address_prints_as_it_is_written(text: str, load: Load) -> None:
     config = load(f"inference_address={text}", "certificate_file=c.pem", "private_key_file=k.pem")
 
     assert str(config.inference_address) == text
+
+
+def test_a_version_of_models_is_the_text_that_stands_there(load: Load) -> None:
+    assert load("models={a: {1.10: {batchSize: 4}}}").models == {"a": {"1.10": {"batchSize": 4}}}
 
 
 def test_lenient_json_of_models(load: Load) -> None:

@@ -466,6 +466,19 @@ def test_a_bug_of_the_backend_fails_the_batch_and_replaces_the_worker(
     assert record.exc_info is not None
 
 
+def test_a_batch_that_could_not_even_be_timed_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with Rig() as rig:
+            await rig.serve(response_timeout=10**400)  # no float
+            with pytest.raises(Internal, match=r"^Worker died\.$"):
+                await send(rig)
+
+    run_virtual(main)
+    assert "OverflowError" in caplog.text
+
+
 def test_describe_goes_through_the_queue_and_names_its_own_failure() -> None:
     async def main() -> None:
         async with Rig(behaviour=hold) as rig:

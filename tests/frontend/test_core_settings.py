@@ -200,6 +200,8 @@ def test_values_are_clamped_as_in_torchserve(tmp_path: Path) -> None:
         "batchSize: 1.5",
         "maxBatchDelay: -1",
         "responseTimeout: 0",
+        "responseTimeout: " + "9" * 400,
+        "clientTimeoutInMills: 2147483648",
         "startupTimeout: -3",
         "deviceType: neuron",
         "deviceType: 3",

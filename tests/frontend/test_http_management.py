@@ -163,6 +163,8 @@ async def test_registration_parameters(
         b"{'url': 'a.mar', 'batch_size': 8}",
         b"{url: a.mar, batch_size: '8'}",
         b'{"url": "a.mar", "batch_size": 8, "unknown": [1]}',
+        b"{'url' = \"a.mar\"; batch_size => 8.0} // as gson has it",
+        b"\xef\xbb\xbf{'url': 'a.\\u006dar', /* why not */ 'batch_size': '8e0'}",
     ],
 )
 async def test_json_is_read_as_leniently_as_gson_does(body: bytes) -> None:
@@ -182,7 +184,16 @@ async def test_json_is_read_as_leniently_as_gson_does(body: bytes) -> None:
         (b"{a: &x [1], b: *x}", 500, "JsonSyntaxException", "not valid JSON"),
         (b'{"url": "a", "batch_size": "x"}', 500, "JsonSyntaxException", "batch_size must be an"),
         (b'{"url": {"a": 1}}', 500, "JsonSyntaxException", "url must be a string"),
-        (b"[" * 100_000, 500, "JsonSyntaxException", "nested too deeply"),
+        (b"[" * 10_000, 500, "JsonSyntaxException", "nested too deeply"),
+        (b'{"url": "a", "batch_size": 2147483648}', 500, "JsonSyntaxException", "not 2147483648."),
+        (b'{"url": "a", "batch_size": "1_0"}', 500, "JsonSyntaxException", 'not "1_0".'),
+        (b'{"url": "a", "batch_size": true}', 500, "JsonSyntaxException", "not true."),
+        (
+            b'{"url": "' + b"a" * 65536,
+            413,
+            "RequestEntityTooLargeException",
+            "limit for parameters",
+        ),
     ],
 )
 async def test_a_bad_registration_is_refused_with_its_cause(
@@ -193,6 +204,30 @@ async def test_a_bad_registration_is_refused_with_its_cause(
         assert (got, answer["type"]) == (status, type)
         assert message in answer["message"]
         assert e.management.calls == []
+
+
+async def test_a_json_register_keeps_ampersands_and_the_text_of_numbers() -> None:
+    body = b"{'url': 'http://h/x.mar?a=1&b=*2', model_name: 1.10}"
+    async with edge(enable_model_api=True) as e:
+        assert (await ask(e, "POST", "/models", body))[0] == 200
+        asked = Registration(url="http://h/x.mar?a=1&b=*2", model_name="1.10")
+        assert e.management.calls == [("register", asked)]
+
+
+@pytest.mark.parametrize(
+    "number", ["4294967296", "-2147483649", "9" * 400, "1_0", "+", "%2010", "1.0", "%D9%A3"]
+)
+async def test_what_is_no_integer_of_32_bits_counts_as_not_given(
+    number: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with edge(enable_model_api=True) as e:
+        await ask(e, "POST", f"/models?url=a.mar&response_timeout={number}&batch_size=%2B8")
+        await ask(e, "PUT", f"/models/m?min_worker={number}&max_worker={number}")
+        assert e.management.calls == [
+            ("register", Registration(url="a.mar", batch_size=8)),
+            ("scale", "m", None, 1, 1, False),
+        ]
+    assert "is not an integer from -2147483648 to 2147483647; its default is used" in caplog.text
 
 
 async def test_a_client_that_goes_away_does_not_cut_a_change_short() -> None:

@@ -195,10 +195,12 @@ class Pump:
             job.holder = self
         flight = _Flight({job.request.id: job for job in jobs}, taken)
         self._batch_id += 1
-        if not self._flights:
+        oldest = not self._flights
+        # Before anything that may fail: `fail` answers only what is in here.
+        self._flights[self._batch_id] = flight
+        if oldest:
             self._begun = taken
             self._postpone()
-        self._flights[self._batch_id] = flight
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check)
         batch = Predict(self._batch_id, tuple([job.request for job in jobs]))

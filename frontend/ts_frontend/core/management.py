@@ -25,7 +25,15 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.registration import Blueprint, build, check_numbers, check_runtime, draw
+from ts_frontend.core.registration import (
+    Blueprint,
+    build,
+    check_numbers,
+    check_runtime,
+    check_workers,
+    draw,
+)
+from ts_frontend.core.reload import Reloader
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.startup import Startup
 from ts_frontend.core.store import Store
@@ -153,7 +161,7 @@ class Management:
         """Bring the number of workers of a version (None: the default) into a range.
 
         Raises:
-            BadRequest: the range is none.
+            BadRequest: the range is none, or asks for too many workers.
             Internal: a new worker failed to load; the workers keep retrying.
         """
         if max_worker < min_worker:
@@ -163,6 +171,7 @@ class Management:
         async with self._lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
+        check_workers(min_worker)
             min_worker = found.min_workers  # lower where there are too few GPUs
             self._changed()
         if not synchronous:
@@ -267,6 +276,7 @@ class Management:
         change = self._supervisor.scale(model, *wanted)
         self._changed()
         return model, change
+        check_workers(wanted[0])
 
     async def _withdraw(self, model: ModelVersion) -> None:
         """Unregister a version whose workers failed, unless somebody else has done it."""

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 RUNTIMES = ("python", "python3", "LSP")
 DEFAULT_VERSION = "1.0"
+MAX_WORKERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def check_numbers(asked: Registration) -> Registration:
     have always succeeded. A timeout below 1 failed at the first load, or each prediction.
 
     Raises:
-        BadRequest: a timeout below 1 second.
+        BadRequest: a timeout below 1 second, or too many workers.
     """
     for name in ("response_timeout", "startup_timeout"):
         seconds = getattr(asked, name)
@@ -79,7 +80,21 @@ def check_numbers(asked: Registration) -> Registration:
             )
     size = _at_least(1, "batch_size", asked.batch_size)
     delay = _at_least(0, "max_batch_delay", asked.max_batch_delay)
+    check_workers(asked.initial_workers or 0)
     return replace(asked, batch_size=size, max_batch_delay=delay)
+
+
+def check_workers(count: int) -> None:
+    """Refuse more workers than machines can run: the loop would do nothing but make them.
+
+    Raises:
+        BadRequest: more than 1000.
+    """
+    if count > MAX_WORKERS:
+        raise BadRequest(
+            f"{count} workers are too many: a version of a model may have {MAX_WORKERS} at once. "
+            "Ask for fewer, or share the load with more servers."
+        )
 
 
 def _at_least(least: int, name: str, value: int | None) -> int | None:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ts_frontend.lenient_json import INT32_MAX
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -30,6 +32,9 @@ class YamlReader:
             return None
         if not isinstance(value, int) or isinstance(value, bool):
             self._refuse(key, value, "a whole number")
+            return None
+        if abs(value) > INT32_MAX:
+            self._refuse(key, value, f"at most {INT32_MAX}")
             return None
         if least is not None and value < least:
             self._refuse(key, value, f"{least} or more")

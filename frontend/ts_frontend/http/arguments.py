@@ -9,13 +9,23 @@ import json
 import logging
 from collections.abc import Mapping
 
-import yaml
-
-from ts_frontend.errors import BadRequest, ServeError
+from ts_frontend.errors import BadRequest, ServeError, TooLarge
+from ts_frontend.lenient_json import (
+    INT32_MAX,
+    INT32_MIN,
+    MalformedJson,
+    Number,
+    gson_int,
+    java_int,
+    read,
+)
 
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 100
+# It holds a URL and a dozen short parameters, and is read while requests wait.
+MAX_BODY = 64 << 10
+_SHOWN = 80  # characters of a value in an error
 
 
 class JsonSyntax(ServeError):
@@ -26,34 +36,26 @@ class JsonSyntax(ServeError):
 
 
 def lenient_json(body: bytes) -> Mapping[str, object]:
-    """Read a JSON object; single quotes and bare names pass too, an empty body is empty.
+    """Read a JSON object as gson does, with quotes single or missing; an empty body is empty.
 
     Raises:
+        TooLarge: more than 64 KiB.
         JsonSyntax: neither JSON nor nearly so, or not an object.
     """
-    text = body.decode("utf-8", "replace").strip()
-    if not text:
+    if len(body) > MAX_BODY:
+        raise TooLarge(
+            f"The JSON body has {len(body)} bytes, the limit for parameters is {MAX_BODY}."
+        )
+    text = body.decode("utf-8", "replace")
+    if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        value = _nearly_json(text, error)
-    except RecursionError:
-        raise JsonSyntax("The request body is nested too deeply.") from None
+        value = read(text)
+    except MalformedJson as error:
+        raise JsonSyntax(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
         raise JsonSyntax("The request body must be a JSON object of parameters.")
     return value
-
-
-def _nearly_json(text: str, error: ValueError) -> object:
-    # A YAML flow mapping is JSON with gson's liberties; BaseLoader makes plain strings only.
-    # Anything else, block YAML with its anchors above all, stays refused.
-    if not (text.startswith("{") and text.endswith("}")) or "&" in text or "*" in text:
-        raise JsonSyntax(f"The request body is not valid JSON: {error}.") from None
-    try:
-        return yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError):
-        raise JsonSyntax(f"The request body is not valid JSON: {error}.") from None
 
 
 class Arguments:
@@ -70,18 +72,18 @@ class Arguments:
         self._strict = strict
 
     def text(self, name: str) -> str | None:
-        """Return a parameter as text, None without it."""
+        """Return a parameter as text, a number as it was written; None without it."""
         value = self._values.get(name)
-        if value is None or isinstance(value, str):
-            return value
+        if value is None:
+            return None
         if isinstance(value, bool):
             return "true" if value else "false"
-        if isinstance(value, int | float):
+        if isinstance(value, str):
             return str(value)
-        raise JsonSyntax(f"Parameter {name} must be a string, not {json.dumps(value)}.")
+        raise JsonSyntax(f"Parameter {name} must be a string, not {_shown(value)}.")
 
     def integer(self, name: str) -> int | None:
-        """Return a parameter as an integer; None without it.
+        """Return a parameter as an integer of 32 bits; None without it.
 
         Raises:
             JsonSyntax: a JSON body has something else there.
@@ -89,16 +91,13 @@ class Arguments:
         value = self._values.get(name)
         if value is None:
             return None
-        try:
-            if isinstance(value, float) and value.is_integer():
-                return int(value)
-            if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-                return int(value)
-        except ValueError:
-            pass
+        number = gson_int(value) if self._strict else java_int(str(value))
+        if number is not None:
+            return number
+        bounds = f"an integer from {INT32_MIN} to {INT32_MAX}"
         if self._strict:
-            raise JsonSyntax(f"Parameter {name} must be an integer, not {json.dumps(value)}.")
-        log.warning("Parameter %s=%r is not an integer; its default is used.", name, value)
+            raise JsonSyntax(f"Parameter {name} must be {bounds}, not {_shown(value)}.")
+        log.warning("Parameter %s=%s is not %s; its default is used.", name, _shown(value), bounds)
         return None
 
     def chosen(self, name: str, *unset: int) -> int | None:
@@ -123,6 +122,11 @@ class Arguments:
         if value.strip().lower() not in ("true", "false"):
             raise BadRequest(f"Parameter {name} must be true or false, not {value!r}.")
         return value.strip().lower() == "true"
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, Number) else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def page(arguments: Arguments) -> tuple[int, int]:
