@@ -27,6 +27,7 @@ from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
 from tests.frontend.test_cli_processes import Shell, shell
+from tests.frontend.test_core_download import dripping
 from tests.frontend.test_core_store import mar
 from tests.handlers.optional_packages import pretend
 from tests.wheels import make_wheel
@@ -1152,6 +1153,31 @@ async def test_redirects_must_be_allowed_too(tmp_path: Path) -> None:
                 await site.register(web.url("/open/m.mar"))
         text = f"Given URL {web.url('/secret/m.mar')} does not match any allowed URL(s)"
     assert caught.value.message == text
+
+
+async def test_a_download_gets_on_or_fails(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe set no time limits. tests/frontend/test_core_download.py has the rest."""
+    os.mkfifo(tmp_path / "pipe.mar")
+    with pytest.raises(DownloadFailed, match="it is not a regular file"):
+        await site.register((tmp_path / "pipe.mar").as_uri())
+    monkeypatch.setattr("ts_frontend.core.download.STALL_SECONDS", 0.1)
+    async with dripping() as server:
+        with pytest.raises(DownloadFailed, match=r"it is too slow: .* in 0\.1 seconds"):
+            await site.register(f"http://127.0.0.1:{server.port}/m.mar")
+    assert list(site.folder.iterdir()) == []
+
+
+async def test_a_downloaded_archive_stays_while_others_need_it(site: Site, tmp_path: Path) -> None:
+    """TorchServe deleted it with the model that had been registered by URL."""
+    source = mar(tmp_path / "elsewhere")
+    await site.register(source.as_uri())
+    await site.register("m.mar", model_name="n")
+    await site.management.unregister("m", None)
+    assert (site.folder / "m.mar").is_file()
+    await site.management.unregister("n", None)
+    assert not (site.folder / "m.mar").exists()
 
 
 async def test_a_refused_archive_tells_its_cause(site: Site) -> None:

@@ -25,7 +25,7 @@ class S3Object:
         self._body = body
         self._trouble = trouble
 
-    def read(self, size: int) -> bytes:
+    def read1(self, size: int) -> bytes:
         """Up to ``size`` bytes; none at the end.
 
         Raises:

@@ -9,7 +9,10 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from ts_frontend.core.own_thread import in_own_thread
+
 _OUTPUT_LINES = 30
+_KILL_SECONDS = 2.0
 _ROOT = os.path.abspath(os.sep)
 
 
@@ -42,7 +45,7 @@ async def run(command: Sequence[str], env: Mapping[str, str], limit: float) -> s
         )
     except OSError as error:
         raise CommandFailed(f"{command[0]}: {error.strerror}") from error
-    running = asyncio.ensure_future(asyncio.to_thread(process.communicate))
+    running = in_own_thread(process.communicate, "command")
     try:
         async with asyncio.timeout(limit):
             output, _ = await asyncio.shield(running)
@@ -52,7 +55,10 @@ async def run(command: Sequence[str], env: Mapping[str, str], limit: float) -> s
         if not running.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.wait([running])
+            # What left its group may hold the pipe, and is not waited for.
+            await asyncio.wait([running], timeout=_KILL_SECONDS)
+            if not running.cancel():
+                running.exception()
     text = output.decode(errors="replace")
     if process.returncode != 0:
         tail = "\n".join(text.strip().splitlines()[-_OUTPUT_LINES:])

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 _NEEDED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+# Amazon's other names, such as those of rented machines and load balancers, lead to anybody.
+_AMAZONS = re.compile(r"(.+\.)?s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
+
+
+def is_amazons(url: str) -> bool:
+    """Whether an https URL leads to Amazon's own S3."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" and _AMAZONS.fullmatch(parts.hostname or "") is not None
 
 
 def sign_get(

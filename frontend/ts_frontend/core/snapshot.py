@@ -7,13 +7,12 @@ text is TorchServe's (reference §8.10): it is a config.properties, from which a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +20,7 @@ from ts_frontend import properties
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.own_thread import in_own_thread
 from ts_frontend.model_snapshot import SavedVersion, as_json
 from ts_frontend.snapshot_store import MARK, SnapshotStore
 from ts_frontend.version import __version__
@@ -96,7 +96,8 @@ class Snapshots:
         while self._due:
             kind = self._due.pop(0)
             versions = tuple(self._registered())
-            await _in_daemon(lambda: self._writer.write(kind, versions))  # noqa: B023
+            # A store that hangs, on a network for instance, must keep no server from ending.
+            await in_own_thread(partial(self._writer.write, kind, versions), "snapshot")
 
 
 class _Writer:
@@ -112,7 +113,7 @@ class _Writer:
         """Save a snapshot, or log why that failed."""
         try:
             self._save(kind, versions)
-        except Exception as error:  # of a full disk, or of a store that others wrote
+        except (Exception, SystemExit) as error:  # of a full disk, or of a store by others
             logger.error("Snapshot not written: %s: %s", type(error).__name__, error)
 
     def _save(self, kind: Kind, versions: tuple[SavedVersion, ...]) -> None:
@@ -210,18 +211,3 @@ def _stamp(moment: datetime) -> str:
 def _time(name: str) -> datetime:
     digits = name.partition("-")[0]
     return datetime.strptime(digits + "000", "%Y%m%d%H%M%S%f")
-
-
-async def _in_daemon(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread that nobody has to wait for: a store that hangs, on a network
-    for instance, must keep no server from ending."""
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-
-    def run() -> None:
-        work()
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, name="snapshot", daemon=True).start()
-    await done.wait()

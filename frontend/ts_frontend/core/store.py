@@ -10,15 +10,18 @@ import contextlib
 import logging
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ts_archiver import ArchiveError, Limits, ManifestError, extract, read_manifest
+from ts_frontend.core import part_file
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.download import Download
 from ts_frontend.core.own_folder import OwnFolder
+from ts_frontend.core.own_thread import in_own_thread
 from ts_frontend.errors import DownloadFailed, Internal, InvalidModel, ModelNotFound
 from ts_frontend.urls import shown
 
@@ -30,6 +33,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ARCHIVE_ENDINGS = (".mar", ".model", ".tar.gz")
+# Only the end of the server cancels; what is still made then the next one removes.
+CANCEL_SECONDS = 5.0
 _BAD_MANIFEST = "Failed to parse signature.json."  # TorchServe's name for the manifest
 
 
@@ -44,6 +49,10 @@ class Store:
             max_total_bytes=config.archive_max_bytes, max_ratio=config.archive_max_ratio
         )
         self._max_bytes = config.archive_max_bytes
+        # How many archives come from a file, and files that were downloaded for one which has gone
+        # while others still come from there.
+        self._users: Counter[Path] = Counter()
+        self._left: set[Path] = set()
 
     def entries(self) -> list[str]:
         """What ``load_models=all`` means: archives and folders of the store, sorted by name.
@@ -80,21 +89,26 @@ class Store:
             source = downloaded
         else:
             source = await _in_thread(lambda: _locate(url, folder))
+        self._users[source] += 1
         try:
             root = self._own.enter()
         except OSError as error:
-            await _in_thread(lambda: _remove(None, downloaded))
+            useless = self._leave(source, downloaded)
+            await _in_thread(lambda: _remove(None, useless))
             raise _unusable(url, error) from error
         try:
             model_dir, manifest = await _in_thread(lambda: self._unpack(source, root, url))
         except BaseException:
-            await _in_thread(lambda: self._delete(root, downloaded))
+            useless = self._leave(source, downloaded)
+            await _in_thread(lambda: self._delete(root, useless))
             raise
         return Archive(url, model_dir, root, manifest, downloaded, source)
 
     async def discard(self, archive: Archive) -> None:
-        """Delete what `fetch` made: never a user's own folder or local archive."""
-        await _in_thread(lambda: self._delete(archive.root, archive.downloaded))
+        """Delete what `fetch` made: never a user's own folder or local archive, and a downloaded
+        one with the last that comes from it."""
+        useless = self._leave(archive.source, archive.downloaded)
+        await _in_thread(lambda: self._delete(archive.root, useless))
 
     async def release(self, archive: Archive) -> None:
         """Delete the unpacked files only: the server ends, a downloaded archive stays."""
@@ -103,6 +117,24 @@ class Store:
     async def clear_stale(self) -> None:
         """Delete what killed servers left, at start."""
         await _in_thread(self._own.clear_stale)
+        folder = self._folder
+        if folder is not None:
+            await _in_thread(lambda: part_file.clear_stale(folder))
+
+    def _leave(self, source: Path | None, downloaded: Path | None) -> Path | None:
+        """One archive less comes from a file; returns the file if it is to be deleted."""
+        if source is None:
+            return downloaded
+        if downloaded is not None:
+            self._left.add(source)
+        self._users[source] -= 1
+        if self._users[source] > 0:
+            return None
+        del self._users[source]
+        if source not in self._left:
+            return None
+        self._left.discard(source)
+        return source
 
     def _delete(self, root: Path, downloaded: Path | None) -> None:
         _remove(root, downloaded)
@@ -141,7 +173,7 @@ class Store:
         except OSError as error:
             raise _unusable(url, error) from error
         download = Download(url, target, self._check_allowed, self._max_bytes, signed=signed)
-        await _in_thread(download.run, download.abandon)
+        await download.run()
         return target
 
     def _unpack(self, source: Path, root: Path, url: str) -> tuple[Path, Mapping[str, Any]]:
@@ -222,16 +254,14 @@ def _report(_function: object, path: str, _info: object) -> None:
     logger.warning("Could not delete %s", path)
 
 
-async def _in_thread(work: Callable[[], T], abandon: Callable[[], None] | None = None) -> T:
-    """Run blocking work. A thread can't be cancelled, so cancelling waits for its end: nothing
-    it makes may appear after the clean-up."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run work that blocks as long as the disk takes. A thread can't be cancelled, so cancelling
+    waits for its end: nothing it makes shall appear after the clean-up."""
+    running = in_own_thread(work, "store")
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        if abandon is not None:
-            abandon()
-        await asyncio.wait([running])
-        if not running.cancelled():
+        await asyncio.wait([running], timeout=CANCEL_SECONDS)
+        if not running.cancel():
             running.exception()
         raise
