@@ -942,7 +942,6 @@ async def test_a_batch_below_one_and_a_delay_below_zero_are_taken_as_they_run(
     assert "Parameter max_batch_delay=-5 is taken as 0." in caplog.text
 
 
-async def test_an_empty_json_register_is_a_400() -> None:
 async def test_more_workers_than_a_thousand_are_a_400(site: Site) -> None:
     """TorchServe set out to start however many were asked for."""
     with pytest.raises(BadRequest, match=r"^1001 workers are too many: .* may have 1000 at once"):
@@ -971,6 +970,7 @@ async def test_a_json_register_is_64_kib_at_most() -> None:
         assert "limit for parameters is 65536" in (await answer.json())["message"]
 
 
+async def test_an_empty_json_register_is_a_400() -> None:
     """TorchServe answered 500 NullPointerException."""
     kind = {"Content-Type": "application/json"}
     async with (

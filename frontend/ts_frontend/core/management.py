@@ -33,7 +33,6 @@ from ts_frontend.core.registration import (
     check_workers,
     draw,
 )
-from ts_frontend.core.reload import Reloader
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.startup import Startup
 from ts_frontend.core.store import Store
@@ -168,10 +167,10 @@ class Management:
             raise BadRequest("max_worker cannot be less than min_worker.")
         if min_worker < 0:
             raise BadRequest("min_worker cannot be negative.")
+        check_workers(min_worker)
         async with self._lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
-        check_workers(min_worker)
             min_worker = found.min_workers  # lower where there are too few GPUs
             self._changed()
         if not synchronous:
@@ -271,12 +270,12 @@ class Management:
             wanted = startup_workers(self._config, name, version, blueprint.file, default)
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)
+        check_workers(wanted[0])
         self._catalog.add(model, at_startup=at_startup)
         logger.info("Model %s version %s registered from %s", name, version, shown(asked.url))
         change = self._supervisor.scale(model, *wanted)
         self._changed()
         return model, change
-        check_workers(wanted[0])
 
     async def _withdraw(self, model: ModelVersion) -> None:
         """Unregister a version whose workers failed, unless somebody else has done it."""
