@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -156,6 +157,28 @@ async def test_a_failed_model_stays_visible_in_describe(site: Site) -> None:
     assert body["modelVersion"] == "1.0"
     with pytest.raises(ModelNotFound):
         await site.management.describe("none", None)
+
+
+async def test_a_failed_model_has_the_name_of_its_manifest(site: Site) -> None:
+    (site.folder / "a.mar").write_text("junk")
+    bad = site.model("resnet", "2.1", yaml="a: [\n")
+    renamed = site.folder / "resnet-18_v2"
+    shutil.move(bad, renamed)
+    await site.management.startup.load(f"resnet-18_v2, other={renamed}, a.mar")
+    for name in ("resnet", "other"):
+        (body,) = await site.management.describe(name, None)
+        assert (body["modelVersion"], body["modelUrl"][-12:]) == ("2.1", "resnet-18_v2")
+    with pytest.raises(ModelNotFound):
+        await site.management.describe("resnet_18_v2", None)
+    # A mended one may be of another version, and one from the same place of another name.
+    await site.register(site.model("resnet", "2.2"), 0)
+    (site.folder / "a.mar").unlink()
+    shutil.move(site.model("b"), site.folder / "a.mar")
+    await site.register("a.mar", 0)
+    (reason,) = site.management.startup.missing()
+    assert reason.startswith("Model other version 2.1 could not be registered; ")
+    await site.management.unregister("other", "2.1")
+    assert site.management.startup.missing() == []
 
 
 async def test_a_model_is_ready_when_its_minimum_has_loaded_and_one_worker_is_there(

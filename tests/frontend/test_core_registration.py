@@ -211,7 +211,7 @@ async def test_load_models_forms(site: Site, caplog: pytest.LogCaptureFixture) -
     names = [model["modelName"] for model in site.management.list_models(100, 0)["models"]]
     assert names == ["a", "b", "renamed"]
     assert "Failed to load model: broken.mar, Failed to save model: broken.mar" in caplog.text
-    assert "Failed to load model: http://h:1/x.mar?a=b, Failed to download archive" in caplog.text
+    assert "Failed to load model: http://h:1/x.mar, Failed to download archive" in caplog.text
     # Workers by cores, as there is no GPU; nobody waits for them.
     assert {len(model.slots) for model in site.catalog} == {3}
     assert site.inference.startup_model() is None
@@ -232,7 +232,7 @@ async def test_an_unreadable_store_is_logged_and_refused(
         await site.management.startup.load("all")
         assert "Failed to load model: all, The model store can't be read: " in caplog.text
         (reason,) = site.management.startup.missing()
-        assert "The model store can't be read" in reason
+        assert reason.startswith("Model all could not be registered; ")
         with pytest.raises(ModelNotFound):
             await site.register("x.mar")
 

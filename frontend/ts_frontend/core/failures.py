@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -17,19 +17,21 @@ from ts_frontend.model_snapshot import SavedVersion
 
 @dataclass(frozen=True, slots=True)
 class FailedModel:
-    """A model of the start that is not registered, and why."""
+    """A model of the start that is not registered, and why.
+
+    Args:
+        name: the snapshot's or the manifest's; while there is no manifest, that of the file.
+        version: None while it is not known which one failed.
+        saved: as the snapshot has it that it comes from.
+    """
 
     name: str
     url: str
-    error: str
+    error: str = ""
     traceback: str = ""
+    version: str | None = None
     history: History = field(default_factory=History)
-    saved: SavedVersion | None = None  # as the snapshot has it that it comes from
-
-    @property
-    def version(self) -> str | None:
-        """The version, where it is known which one failed."""
-        return None if self.saved is None else self.saved.version
+    saved: SavedVersion | None = None
 
     @property
     def reason(self) -> str:
@@ -86,11 +88,27 @@ class Failures:
             Whether there was something.
         """
         matching = (version, None) if guess else (version,)
-        found = [
-            key
-            for key, one in self._failed.items()
-            if one.name == name and (version is None or one.version in matching)
-        ]
+        return self._drop(
+            lambda one: one.name == name and (version is None or one.version in matching)
+        )
+
+    def mended(self, name: str, version: str, url: str) -> bool:
+        """Drop what has been registered after all. Of ``load_models`` that is whatever failed under
+        the name or came from the same place; a snapshot wants its very version back.
+
+        Returns:
+            Whether there was something.
+        """
+
+        def mends(one: FailedModel) -> bool:
+            if one.saved is not None:
+                return (one.name, one.version) == (name, version)
+            return one.name == name or one.url == url
+
+        return self._drop(mends)
+
+    def _drop(self, condition: Callable[[FailedModel], bool]) -> bool:
+        found = [key for key, one in self._failed.items() if condition(one)]
         for key in found:
             del self._failed[key]
         return bool(found)

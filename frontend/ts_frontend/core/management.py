@@ -32,9 +32,10 @@ from ts_frontend.core.registration import (
     check_runtime,
     check_workers,
     draw,
+    identify,
 )
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
-from ts_frontend.core.startup import Startup
+from ts_frontend.core.startup import Identified, Startup
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
 from ts_frontend.errors import (
@@ -107,7 +108,8 @@ class Management:
         """
         model, change = await self._enter(asked, at_startup=False)
         outcome = await self._registered(asked, model, change)
-        self.startup.failures.forget(model.name, model.version)
+        if self.startup.failures.mended(model.name, model.version, asked.url):
+            self._changed()
         return outcome
 
     async def _registered(
@@ -239,15 +241,23 @@ class Management:
             await self._store.release(model.archive)
             self._environments.release(model.archive.root)
 
-    async def _enter_at_startup(self, asked: Registration) -> ModelVersion:
-        model, _ = await self._enter(asked, at_startup=asked.restored is None)
+    async def _enter_at_startup(self, asked: Registration, identified: Identified) -> ModelVersion:
+        at_startup = asked.restored is None
+        model, _ = await self._enter(asked, at_startup=at_startup, identified=identified)
         return model
 
-    async def _enter(self, asked: Registration, *, at_startup: bool) -> tuple[ModelVersion, Change]:
+    async def _enter(
+        self,
+        asked: Registration,
+        *,
+        at_startup: bool,
+        identified: Identified = lambda name, version: None,
+    ) -> tuple[ModelVersion, Change]:
         check_runtime(asked.runtime)
         asked = check_numbers(asked)
         archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
         try:
+            identified(*identify(asked, archive))
             blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
             async with self._lock(blueprint.name):
                 return await self._add(asked, blueprint, archive, at_startup)

@@ -111,15 +111,8 @@ def draw(config: Config, asked: Registration, archive: Archive) -> Blueprint:
         InvalidModel: the manifest or the yaml can't be used; the text says why.
     """
     manifest = archive.manifest
-    entry = manifest.get("model", {})
-    if not isinstance(entry, dict):
-        raise InvalidModel("Missing Model entry in manifest file.")
-    name = asked.model_name or _text(entry, "modelName") or default_name(asked.url)
-    if not name:
-        raise InvalidModel("Model name is not defined.")
-    if "/" in name or not name.isprintable():
-        raise InvalidModel(f"Model name {name!r} can't be part of a URL: no slash, no control code")
-    version = _text(entry, "modelVersion") or DEFAULT_VERSION
+    entry = _entry(manifest)
+    name, version = identify(asked, archive)
     if asked.restored is not None and version != asked.restored.version:
         raise InvalidModel(
             f"{asked.url} has version {version} of model {name}, and the snapshot had version "
@@ -147,6 +140,28 @@ def draw(config: Config, asked: Registration, archive: Archive) -> Blueprint:
         file,
         resolve(config, name, version, asked, file),
     )
+
+
+def identify(asked: Registration, archive: Archive) -> tuple[str, str]:
+    """The name and the version that a model is registered under.
+
+    Raises:
+        InvalidModel: the manifest can't be used, or the name can't.
+    """
+    entry = _entry(archive.manifest)
+    name = asked.model_name or _text(entry, "modelName") or default_name(asked.url)
+    if not name:
+        raise InvalidModel("Model name is not defined.")
+    if "/" in name or not name.isprintable():
+        raise InvalidModel(f"Model name {name!r} can't be part of a URL: no slash, no control code")
+    return name, _text(entry, "modelVersion") or DEFAULT_VERSION
+
+
+def _entry(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    entry = manifest.get("model", {})
+    if not isinstance(entry, dict):
+        raise InvalidModel("Missing Model entry in manifest file.")
+    return entry
 
 
 async def build(

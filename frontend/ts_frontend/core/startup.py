@@ -10,6 +10,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ts_frontend.core.catalog import Catalog
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Told the name and version of a model once its archive is unpacked.
+Identified = Callable[[str, str], None]
+
 
 class Startup:
     """Loads models one after another; one that fails is logged and kept, the others go on.
@@ -42,7 +46,7 @@ class Startup:
         config: Config,
         catalog: Catalog,
         store: Store,
-        enter: Callable[[Registration], Awaitable[ModelVersion]],
+        enter: Callable[[Registration, Identified], Awaitable[ModelVersion]],
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -70,7 +74,8 @@ class Startup:
             try:
                 listed = await asyncio.to_thread(self._store.entries)
             except OSError as error:
-                self._fail(Registration("all"), f"The model store can't be read: {error}")
+                failed = FailedModel("all", "all", f"The model store can't be read: {error}")
+                self._fail(failed, History())
                 listed = []
         for entry in filter(None, listed):
             name, url = _split_entry(entry)
@@ -124,26 +129,32 @@ class Startup:
     async def _register(self, asked: Registration) -> None:
         begun = History()
         begun.add("REGISTERING")
+        saved = asked.restored
+        failed = FailedModel(asked.model_name or default_name(asked.url), asked.url, saved=saved)
+        if saved is not None:
+            failed = replace(failed, version=saved.version)
+
+        def identified(name: str, version: str) -> None:
+            nonlocal failed
+            if saved is None:
+                failed = replace(failed, name=name, version=version)
+
         try:
-            model = await self._enter(asked)
+            model = await self._enter(asked, identified)
         except Conflict as error:  # listed twice: the version is there, by whichever came first
             _log_failure(asked.url, error.message)
         except ServeError as error:
-            self._fail(asked, error.message, history=begun)
+            self._fail(replace(failed, error=error.message), begun)
         except Exception as bug:  # a bug that one archive brings out: the others can still serve
             text = "".join(traceback.format_exception(bug))
-            self._fail(asked, f"{type(bug).__name__}: {bug}", text, begun)
+            self._fail(replace(failed, error=f"{type(bug).__name__}: {bug}", traceback=text), begun)
         else:
             self._readiness.expect(model)
 
-    def _fail(
-        self, asked: Registration, error: str, trace: str = "", history: History | None = None
-    ) -> None:
-        history = history or History()
-        history.add("FAILED", " ".join(error.split()))
-        name = asked.model_name or default_name(asked.url)
-        self.failures.add(FailedModel(name, asked.url, error, trace, history, asked.restored))
-        _log_failure(asked.url, error, trace)
+    def _fail(self, failed: FailedModel, history: History) -> None:
+        history.add("FAILED", " ".join(failed.error.split()))
+        self.failures.add(replace(failed, history=history))
+        _log_failure(failed.url, failed.error, failed.traceback)
 
 
 def _log_failure(url: str, error: str, trace: str = "") -> None:
