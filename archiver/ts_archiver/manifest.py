@@ -44,13 +44,14 @@ def build(described: Manifest, members: Iterable[Member], digests: Mapping[str, 
 
 
 def parse(text: bytes, origin: str) -> Manifest:
-    """Read a manifest's text.
+    """Read a manifest's text; a number with a fraction is the text that stands there.
 
     Raises:
         ManifestError: ``text`` is no JSON object; the message starts with ``origin``.
     """
     try:
-        manifest = json.loads(text)
+        # Only versions are such numbers, and of manifests that others wrote: 1.10 is not 1.1.
+        manifest = json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{origin}: {MANIFEST_NAME} is not valid JSON ({error}). Package the model again."

@@ -168,6 +168,16 @@ def test_of_several_manifests_the_last_one_counts(tmp_path: Path, make: object) 
     assert json.loads((tmp_path / "out/MAR-INF/MANIFEST.json").read_bytes()) == last
 
 
+def test_a_version_that_is_a_number_is_its_text(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    (folder / "MAR-INF").mkdir(parents=True)
+    for number in ("1.10", "1.0", "-0.0", "1e2"):
+        text = '{"model": {"modelVersion": %s}}' % number
+        (folder / "MAR-INF" / "MANIFEST.json").write_text(text)
+        for found in (read_manifest(folder), inspect(folder).manifest):
+            assert found == {"model": {"modelVersion": number}}
+
+
 def test_target_must_be_empty(model: Path, tmp_path: Path) -> None:
     path = pack("m", "h.py", "1")
     target = tmp_path / "out"

@@ -108,7 +108,7 @@ async def test_an_asynchronous_register_leaves_a_failing_model_retrying(site: Si
         ({}, {"model_name": "a/b"}, InvalidModel("Model name 'a/b' can't be part of a URL")),
         ({"handler": ""}, {}, InvalidModel("No handler is defined for model m: ")),
         (
-            {"handler": 3},
+            {"handler": [3]},
             {},
             InvalidModel("Failed to parse signature.json. handler must be a text"),
         ),
@@ -126,6 +126,14 @@ async def test_what_register_refuses_leaves_nothing(
         await site.register(url, **options)
     assert site.unpacked == 0
     assert site.management.list_models(100, 0) == {"models": []}
+
+
+@pytest.mark.parametrize("version", ["1.0", "2", "1.10", "1E2", "true"])
+async def test_a_version_in_a_manifest_need_not_be_quoted(site: Site, version: str) -> None:
+    manifest = Path(site.model(version="given")) / "MAR-INF" / "MANIFEST.json"
+    manifest.write_text(manifest.read_text().replace('"given"', version))
+    await site.register("m-given", 0)
+    assert [one.version for one in site.catalog.versions("m")] == [version]
 
 
 async def test_a_manifest_without_model_entry(site: Site) -> None:

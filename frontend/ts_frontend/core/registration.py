@@ -256,6 +256,10 @@ def _text(mapping: Mapping[str, Any], key: str) -> str | None:
     value = mapping.get(key)
     if value is None or value == "":
         return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):  # gson takes the text of a number; one with a fraction is text here
+        return str(value)
     if not isinstance(value, str):
         raise InvalidModel(f"Failed to parse signature.json. {key} must be a text, not {value!r}.")
     return value
