@@ -164,6 +164,7 @@ def _check_snapshot(config: Config, draft: Draft) -> None:
         draft.warnings.append(
             f"{listed.origin}: load_models={_shown(listed.raw)} is ignored: the models come from "
             f"model_snapshot ({origin})"
+            f"{'; what failed of it in the last run is tried again' if snapshot.failed else ''}"
         )
     absent = [] if config.model_store is None else snapshot.absent(config.model_store, draft.cwd)
     if absent:

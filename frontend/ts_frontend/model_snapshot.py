@@ -17,6 +17,7 @@ from ts_frontend.values import BadValue, FallBack
 
 _TIMEOUT = 120
 _BATCH_DELAY = 100
+_FAILED = "failedModels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,20 @@ class SavedVersion:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """The models of a snapshot; those of one with a ``modelCount`` below 1 are not there."""
+    """The models of a snapshot; those of one with a ``modelCount`` below 1 are not there.
+
+    Args:
+        failed: entries of ``load_models``, as `urls.shown`, that failed in the run that wrote it.
+            Not in TorchServe, which does not look at them.
+    """
 
     name: str
     versions: tuple[SavedVersion, ...]
+    failed: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it, for ``config --show``."""
-        return {"name": self.name, **_body(self.versions)}
+        return {"name": self.name, **_body(self.versions, self.failed)}
 
     def absent(self, store: Path, cwd: Path) -> list[SavedVersion]:
         """Versions whose files are neither in the model store nor a folder elsewhere.
@@ -95,23 +102,26 @@ class ModelSnapshot:
         ]
 
 
-def as_json(name: str, created: int, versions: Iterable[SavedVersion]) -> str:
+def as_json(
+    name: str, created: int, versions: Iterable[SavedVersion], failed: Iterable[str] = ()
+) -> str:
     """The value of `model_snapshot`.
 
     Args:
         name: of the snapshot's file.
         created: milliseconds since 1970.
     """
-    body = _body(versions)
+    body = _body(versions, failed)
     count = sum(map(len, body["models"].values()))
     return json.dumps({"name": name, "modelCount": count, "created": created, **body}, indent=2)
 
 
-def _body(versions: Iterable[SavedVersion]) -> dict[str, dict[str, Any]]:
+def _body(versions: Iterable[SavedVersion], failed: Iterable[str]) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {}
     for one in versions:
         models.setdefault(one.model, {})[one.version] = one.body()
-    return {"models": models}
+    listed = list(failed)
+    return {"models": models, **({_FAILED: listed} if listed else {})}
 
 
 def model_snapshot(raw: str) -> ModelSnapshot | None:
@@ -135,10 +145,12 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
     count = gson_int(whole.get("modelCount", str(len(versions))))
     if count is None:
         raise BadValue("expected a whole number for modelCount")
+    failed = _texts(whole.get(_FAILED, []))
     if count <= 0:
-        problems.append("Model snapshot is empty. Starting without initial models")
+        if not failed:
+            problems.append("Model snapshot is empty. Starting without initial models")
         versions = ()
-    snapshot = ModelSnapshot(str(whole.get("name", "")), versions)
+    snapshot = ModelSnapshot(str(whole.get("name", "")), versions, failed)
     if problems:
         raise FallBack(snapshot, "; ".join(problems))
     return snapshot
@@ -155,6 +167,12 @@ def _table(value: object, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
         raise BadValue(f"expected a JSON object for {what}")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise BadValue(f"expected a JSON array for {_FAILED}")
+    return tuple(map(str, value))
 
 
 class _Reader:

@@ -212,7 +212,8 @@ def _snapshots(config: Config, management: Management) -> Snapshots | None:
         return None
     opened = open_store(config.snapshot_store, snapshot_folder(config.log_location))
     log.info("Snapshots go to %s", opened.title)
-    snapshots = Snapshots(config, opened.store, management.startup.saved)
+    startup = management.startup
+    snapshots = Snapshots(config, opened.store, startup.saved, failed=startup.failed_entries)
     management.on_change(snapshots.changed)
     return snapshots
 

@@ -749,7 +749,10 @@ class Left:
     async def write(self, site: Site | None = None) -> None:
         """What a run leaves that begins and ends at once."""
         there = list if site is None else site.management.startup.saved
-        snapshots = Snapshots(self._config, Folder(self.folder), there, clock=lambda: self.now)
+        failed = list if site is None else site.management.startup.failed_entries
+        snapshots = Snapshots(
+            self._config, Folder(self.folder), there, failed=failed, clock=lambda: self.now
+        )
         snapshots.begin()
         await snapshots.close()
 
@@ -782,6 +785,21 @@ async def test_a_model_that_is_not_restored_keeps_no_other_out_and_is_not_lost(
     left = Left(tmp_path)
     await left.write(site)
     assert set(left.models.versions) == {bad, good}
+
+
+async def test_a_model_that_failed_at_the_start_is_tried_again_at_the_next(
+    site: Site, tmp_path: Path
+) -> None:
+    """TorchServe's second start went by a snapshot that did not have it."""
+    await site.management.startup.load("m=m.mar, gone.mar")
+    left = Left(tmp_path)
+    await left.write(site)
+    assert left.models.failed == ("m=m.mar", "gone.mar")
+    second = {"load_models": "m=m.mar", "model_snapshot": left.models}
+    async with Site(tmp_path / "again", **second) as again:
+        await again.management.startup.run()
+        (reason,) = again.management.startup.missing()
+    assert reason.startswith("Model m could not be registered; ")
 
 
 async def test_snapshots_are_private_whole_and_not_for_ever(

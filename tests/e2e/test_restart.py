@@ -112,6 +112,22 @@ def test_a_change_is_kept_by_a_killed_server(server):
     assert server.versions("echo")["2.0"][:2] == (0, 0)
 
 
+def test_what_failed_at_the_start_fails_or_is_mended_at_the_next(server):
+    archive(server.store, "echo", MARS / "echo.py")
+    models = ("--models", "echo.mar", "m=http://user:s3cr3t@127.0.0.1:1/m.mar?s3cr3t")
+    for _ in range(2):
+        server.start(*models)
+        until(lambda: len(json.loads(server.ask(0, "GET", "/readyz").body)["missing"]) == 1)
+        answer = server.ask(0, "GET", "/readyz")
+        assert answer.status == 503
+        assert b"Model m could not be registered; " in answer.body
+        assert b"s3cr3t" not in answer.body
+        assert server.stop() == 0
+        assert "s3cr3t" not in server.output
+    server.start("--models", "echo.mar")
+    until(lambda: server.ask(0, "GET", "/readyz").status == 200)
+
+
 def test_without_snapshots_none_is_read_or_written(server):
     two_versions(server)
     assert server.stop() == 0

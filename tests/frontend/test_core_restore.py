@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,38 @@ async def test_debug_mode_keeps_one_worker_and_no_timeouts(tmp_path: Path) -> No
         model = site.catalog.find("m")
         assert (model.min_workers, model.max_workers, model.settings.batch_size) == (1, 1, 5)
         assert model.settings.response_timeout == NEVER
+
+
+async def test_what_failed_of_load_models_is_tried_again(tmp_path: Path) -> None:
+    line = "good=a, m=http://u:pw@h/m.mar, bad.mar"
+    async with Site(tmp_path, load_models=line) as site:
+        (site.folder / "bad.mar").write_text("junk")
+        await site.management.startup.load(line)
+        failed = tuple(site.management.startup.failed_entries())
+        assert failed == ("good=a", "m=http://h/m.mar", "bad.mar")
+        before = site.management.startup.missing()
+    # The archive that was missing is there now, and one entry no longer listed.
+    line = "good=a, m=http://u:pw@h/m.mar"
+    snapshot = ModelSnapshot("x", (), failed)
+    async with Site(tmp_path, load_models=line, model_snapshot=snapshot) as site:
+        shutil.move(site.model("a"), site.folder / "a")
+        await restore(site)
+        assert [one.name for one in site.catalog] == ["good"]
+        assert not site.catalog.loaded_at_startup("good")
+        assert len(site.catalog.find("good").slots) == 3
+        assert site.management.startup.failed_entries() == ["m=http://h/m.mar"]
+        assert before[1] in site.management.startup.missing()
+        await site.management.unregister("m", None)
+        assert site.management.startup.failed_entries() == []
+
+
+async def test_a_store_that_could_not_be_read_is_read_again(tmp_path: Path) -> None:
+    snapshot = ModelSnapshot("x", (), ("all",))
+    async with Site(tmp_path, load_models="all", model_snapshot=snapshot) as site:
+        site.model()
+        await restore(site)
+        assert [one.name for one in site.catalog] == ["m"]
+        assert site.management.startup.failed_entries() == []
 
 
 async def test_a_register_call_that_is_refused_changes_nothing(tmp_path: Path) -> None:

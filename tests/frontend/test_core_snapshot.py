@@ -17,6 +17,7 @@ from ts_frontend.core import snapshot as module
 from ts_frontend.core.snapshot import Snapshots
 from ts_frontend.model_snapshot import SavedVersion, model_snapshot
 from ts_frontend.properties import parse
+from ts_frontend.values import BadValue
 
 NOON = datetime(2024, 10, 27, 12, 0, 0, 123_456).timestamp()
 
@@ -65,7 +66,14 @@ class Bench:
     ) -> None:
         self.store = store or Memory()
         self.there = [version()]
-        self.snapshots = Snapshots(config or Config(), self.store, lambda: self.there, clock=clock)
+        self.failed: list[str] = []
+        self.snapshots = Snapshots(
+            config or Config(),
+            self.store,
+            lambda: self.there,
+            failed=lambda: self.failed,
+            clock=clock,
+        )
 
     async def settled(self) -> None:
         while (writing := self.snapshots._writing) is not None and not writing.done():
@@ -187,6 +195,23 @@ async def test_a_store_that_hangs_does_not_keep_the_server(
     await bench.snapshots.close()
     bench.store.gate.set()
     assert "The last snapshot took more than" in caplog.text
+
+
+@pytest.mark.parametrize("there", [[], [version()]])
+async def test_what_failed_is_written_and_read(there: list[SavedVersion]) -> None:
+    bench = Bench()
+    bench.there, bench.failed = there, ["m=http://h/m.mar"]
+    bench.snapshots.begin()
+    await bench.settled()
+    text = {entry.key: entry.value for entry in parse(bench.store.saved[0][1])}["model_snapshot"]
+    # Without models there is a warning, unless some are tried again.
+    found = model_snapshot(text)
+    assert found is not None
+    assert (list(found.versions), found.failed) == (there, ("m=http://h/m.mar",))
+    assert found.plain()["failedModels"] == ["m=http://h/m.mar"]
+    for bad in ('{"failedModels": "m"}', '{"failedModels": {}}'):
+        with pytest.raises(BadValue, match="expected a JSON array for failedModels"):
+            model_snapshot(bad)
 
 
 async def test_the_text_is_a_configuration(tmp_path: Path) -> None:

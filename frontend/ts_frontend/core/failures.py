@@ -23,6 +23,7 @@ class FailedModel:
         name: the snapshot's or the manifest's; while there is no manifest, that of the file.
         version: None while it is not known which one failed.
         saved: as the snapshot has it that it comes from.
+        entry: of ``load_models``, as `urls.shown`, where it comes from there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class FailedModel:
     version: str | None = None
     history: History = field(default_factory=History)
     saved: SavedVersion | None = None
+    entry: str | None = None
 
     @property
     def reason(self) -> str:

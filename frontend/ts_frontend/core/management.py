@@ -281,7 +281,8 @@ class Management:
         else:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         check_workers(wanted[0])
-        self._catalog.add(model, at_startup=at_startup)
+        # One that a start from a snapshot tries again does not count, as the others there.
+        self._catalog.add(model, at_startup=at_startup and self._config.model_snapshot is None)
         logger.info("Model %s version %s registered from %s", name, version, shown(asked.url))
         change = self._supervisor.scale(model, *wanted)
         self._changed()

@@ -21,7 +21,7 @@ from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.own_thread import in_own_thread
-from ts_frontend.model_snapshot import SavedVersion, as_json
+from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion, as_json
 from ts_frontend.snapshot_store import MARK, SnapshotStore
 from ts_frontend.version import __version__
 
@@ -46,6 +46,7 @@ class Snapshots:
         config: what its author wrote down goes into each snapshot.
         store: its `save` and `last` are called in threads.
         registered: what there is now.
+        failed: entries of ``load_models`` that the next start shall try again.
         clock: seconds since 1970.
     """
 
@@ -55,10 +56,12 @@ class Snapshots:
         store: SnapshotStore,
         registered: Callable[[], Iterable[SavedVersion]],
         *,
+        failed: Callable[[], Iterable[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._writer = _Writer(config, store, clock)
         self._registered = registered
+        self._failed = failed
         self._begun = False
         self._due: list[Kind] = []
         self._writing: asyncio.Task[None] | None = None
@@ -95,9 +98,9 @@ class Snapshots:
     async def _write(self) -> None:
         while self._due:
             kind = self._due.pop(0)
-            versions = tuple(self._registered())
+            models = ModelSnapshot("", tuple(self._registered()), tuple(self._failed()))
             # A store that hangs, on a network for instance, must keep no server from ending.
-            await in_own_thread(partial(self._writer.write, kind, versions), "snapshot")
+            await in_own_thread(partial(self._writer.write, kind, models), "snapshot")
 
 
 class _Writer:
@@ -109,14 +112,14 @@ class _Writer:
         self._clock = clock
         self._last: datetime | None = None
 
-    def write(self, kind: Kind, versions: tuple[SavedVersion, ...]) -> None:
+    def write(self, kind: Kind, models: ModelSnapshot) -> None:
         """Save a snapshot, or log why that failed."""
         try:
-            self._save(kind, versions)
+            self._save(kind, models)
         except (Exception, SystemExit) as error:  # of a full disk, or of a store by others
             logger.error("Snapshot not written: %s: %s", type(error).__name__, error)
 
-    def _save(self, kind: Kind, versions: tuple[SavedVersion, ...]) -> None:
+    def _save(self, kind: Kind, models: ModelSnapshot) -> None:
         if self._last is None:
             self._last = self._latest()
         for _ in range(_TRIES):
@@ -126,7 +129,7 @@ class _Writer:
             self._last = max(_local(now), self._last + _STEP)
             name = f"{_stamp(self._last)}-{kind}.cfg"
             try:
-                return self._store.save(name, self._text(name, now, versions))
+                return self._store.save(name, self._text(name, now, models))
             except FileExistsError:
                 continue
         raise FileExistsError(f"{name} and {_TRIES - 1} names before it are taken")
@@ -139,7 +142,7 @@ class _Writer:
             logger.warning("The last snapshot can't be read", exc_info=True)
             return datetime.min
 
-    def _text(self, name: str, now: float, versions: tuple[SavedVersion, ...]) -> str:
+    def _text(self, name: str, now: float, models: ModelSnapshot) -> str:
         comments = (
             "Saving snapshot",
             time.strftime("%a %b %d %H:%M:%S %Z %Y", time.localtime(now)),
@@ -149,7 +152,8 @@ class _Writer:
         entries.append(("version", __version__))
         if self._config.source is not None:
             entries.append(("tsConfigFile", str(self._config.source)))
-        entries.append(("model_snapshot", as_json(name, int(now * 1000), versions)))
+        text = as_json(name, int(now * 1000), models.versions, models.failed)
+        entries.append(("model_snapshot", text))
         return properties.dump(comments, entries)
 
 

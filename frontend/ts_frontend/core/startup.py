@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Told the name and version of a model once its archive is unpacked.
 Identified = Callable[[str, str], None]
+
+_ALL = "all"  # the entry of a store that can't be read
 
 
 class Startup:
@@ -69,18 +71,23 @@ class Startup:
 
         Workers go on loading after the return. Names are trimmed, which TorchServe did not do.
         """
-        listed = [entry.strip() for entry in load_models.split(",")]
-        if load_models.strip().lower() == "all":
-            try:
-                listed = await asyncio.to_thread(self._store.entries)
-            except OSError as error:
-                failed = FailedModel("all", "all", f"The model store can't be read: {error}")
-                self._fail(failed, History())
-                listed = []
-        for entry in filter(None, listed):
-            name, url = _split_entry(entry)
-            await self._register(Registration(url, model_name=name))
+        for entry in await self._listed(load_models):
+            await self._load(entry)
         self._readiness.loaded()
+
+    async def _listed(self, load_models: str) -> list[str]:
+        if load_models.strip().lower() != "all":
+            return list(filter(None, map(str.strip, load_models.split(","))))
+        try:
+            return await asyncio.to_thread(self._store.entries)
+        except OSError as error:
+            text = f"The model store can't be read: {error}"
+            self._fail(FailedModel("all", "all", text, entry=_ALL), History())
+            return []
+
+    async def _load(self, entry: str) -> None:
+        name, url = _split_entry(entry)
+        await self._register(Registration(url, model_name=name), shown(entry))
 
     async def restore(self, snapshot: ModelSnapshot) -> None:
         """Register what a snapshot has; those that fail stay part of the next one.
@@ -100,7 +107,19 @@ class Startup:
                     restored=one,
                 )
             )
+        if snapshot.failed:
+            await self._load_again(snapshot.failed)
         self._readiness.loaded()
+
+    async def _load_again(self, failed: Collection[str]) -> None:
+        """Try what failed in the last run, unless ``load_models`` has been changed meanwhile: a
+        server that starts twice in one way must not be ready the second time only."""
+        listed = await self._listed(self._config.load_models or "")
+        for entry in listed:
+            if shown(entry) in failed or _ALL in failed:
+                await self._load(entry)
+        for gone in set(failed) - {_ALL, *map(shown, listed)}:
+            logger.info("%s failed in the last run and is no longer in load_models", gone)
 
     def missing(self) -> list[str]:
         """What keeps the server from being ready, one line each; see `Readiness`."""
@@ -126,13 +145,21 @@ class Startup:
         unrestored = [one.saved for one in self.failures if one.saved is not None]
         return registered(self._config, self._catalog, unrestored)
 
-    async def _register(self, asked: Registration) -> None:
+    def failed_entries(self) -> list[str]:
+        """What of ``load_models`` the next start has to try again."""
+        return [one.entry for one in self.failures if one.entry is not None]
+
+    async def _register(self, asked: Registration, entry: str | None = None) -> None:
         begun = History()
         begun.add("REGISTERING")
         saved = asked.restored
-        failed = FailedModel(asked.model_name or default_name(asked.url), asked.url, saved=saved)
-        if saved is not None:
-            failed = replace(failed, version=saved.version)
+        failed = FailedModel(
+            asked.model_name or default_name(asked.url),
+            asked.url,
+            version=None if saved is None else saved.version,
+            saved=saved,
+            entry=entry,
+        )
 
         def identified(name: str, version: str) -> None:
             nonlocal failed
