@@ -189,7 +189,7 @@ async def _server(config: Config) -> AsyncIterator[_Running]:
             _announce(tokens)
         if snapshots is not None:  # once nothing can change any more, and before workers go
             stack.push_async_callback(snapshots.close)
-        stack.push_async_callback(_drain, supervisor, listeners)
+        stack.push_async_callback(_drain, management, supervisor, listeners)
         if not config.disable_system_metrics:
             collector = _collector(config, recorder, catalog)
             stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
@@ -243,11 +243,13 @@ def _announce(tokens: Tokens) -> None:
     log.info("######")
 
 
-async def _drain(supervisor: Supervisor, listeners: list[Listener]) -> None:
+async def _drain(management: Management, supervisor: Supervisor, listeners: list[Listener]) -> None:
     """Accept nothing more and answer what is in flight, all listeners side by side."""
+    management.changes.stop()
     await asyncio.gather(
         supervisor.drain(DRAIN_SECONDS), *(listener.stop(DRAIN_SECONDS) for listener in listeners)
     )
+    await management.changes.close()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

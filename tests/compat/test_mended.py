@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 
 from tests.compat.reference.web import web_server
-from tests.core_rig import Rig, Site, model_folder, states, until
+from tests.core_rig import Rig, Site, model_folder, never, states, until
 from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from tests.frontend.http_fakes import FakeLogs, edge, post, talk
 from tests.frontend.http_fakes import until as turn
@@ -40,6 +40,7 @@ from ts.torch_handler.vllm_handler import VLLMHandler
 from ts.utils.timeit_decorator import timeit
 from ts_archiver import pack_workflow
 from ts_frontend.config import Address, Config, load_config
+from ts_frontend.core.changes import NOT_REGISTERED
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer
@@ -1114,6 +1115,18 @@ def test_an_unregister_that_times_out_is_not_undone(
 
     run_virtual(main)
     assert "W-9000-m_1.0 (process 4000000) has not ended within 15 s" in caplog.text
+
+
+async def test_a_registration_ends_with_the_server(site: Site) -> None:
+    """TorchServe left its client without an answer, and the model in the catalog."""
+    site.backend.load = never
+    changes = site.management.changes
+    client = asyncio.create_task(changes.run(site.register(site.model()), NOT_REGISTERED))
+    await until(lambda: bool(list(site.catalog)))
+    changes.stop()
+    with pytest.raises(ServiceUnavailable, match=r"^The server is stopping: .* not registered"):
+        await client
+    assert list(site.catalog) == []
 
 
 async def test_a_describe_call_keeps_its_own_status_and_headers(

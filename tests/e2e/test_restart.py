@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,3 +170,44 @@ def test_a_configuration_of_kserve_restores_its_models(server):
     until(lambda: server.predict("echo", b"x").status == 200)
     assert server.versions("echo") == {"1.0": (1, 5, 1, 120)}
     assert "load_models=echo.mar is ignored" in server.output
+
+
+LATE = """
+import time
+
+class Handler:
+    def initialize(self, context):
+        time.sleep(60)
+
+    def handle(self, data, context):
+        return data
+"""
+
+
+def test_a_stop_ends_registrations_and_keeps_none_of_them(server, pool, tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    for name, file in (("echo", MARS / "echo.py"), ("late", tmp_path / "late.py")):
+        archive(server.store, name, file)
+    server.start("--models", "echo.mar")
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        url = f"http://127.0.0.1:{web.getsockname()[1]}/drip.mar"
+        calls = [pool.submit(server.register, url)]
+        peer, _ = web.accept()
+        with peer:
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx")
+            calls.append(pool.submit(server.register, "late.mar", initial_workers=1))
+            until(lambda: server.manage("GET", "/models/late").status == 200)
+            until(lambda: list(server.store.glob(".drip.mar.*.part")))
+            started = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - started < 10
+    for call in calls:
+        assert call.result().status == 503
+        assert call.result().json["message"] == (
+            "The server is stopping: the model is not registered."
+        )
+    assert sorted(path.name for path in server.store.iterdir()) == ["echo.mar", "late.mar"]
+    last = (server.folder / "logs" / "config" / server.snapshots[-1]).read_text()
+    assert server.kinds[-1] == "shutdown.cfg"
+    assert "late" not in last
+    assert "echo" in last

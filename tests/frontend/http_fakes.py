@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ts_frontend.config import Address, Config
+from ts_frontend.core.changes import Changes
 from ts_frontend.core.inference import Inference
 from ts_frontend.core.job import Answer
 from ts_frontend.core.management import Management, Outcome
@@ -81,6 +82,7 @@ class FakeManagement:
     gate: asyncio.Event | None = None
     finished: int = 0
     lacks: list[str] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
 
     @property
     def startup(self) -> FakeManagement:

@@ -234,5 +234,5 @@ async def test_models_do_not_wait_for_each_other(site: Site) -> None:
     assert not slow.done()
     slow.cancel()
     await asyncio.wait([slow])
-    # Whoever hung up: the registration stands.
-    assert site.catalog.find("slow").min_workers == 1
+    # Only the end of the server cancels, and what was not done by then is undone.
+    assert [model.name for model in site.catalog] == ["quick"]

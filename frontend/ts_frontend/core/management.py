@@ -20,6 +20,7 @@ import orjson
 
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
+from ts_frontend.core.changes import Changes
 from ts_frontend.core.describe import describe_version, list_page
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
@@ -73,6 +74,9 @@ class Management:
     Args:
         cores: workers of a model loaded at startup where nothing says how many and there is no
             GPU.
+
+    Attributes:
+        changes: runs what changes models for clients, who may go away.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Management:
         cores: int,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        self.changes = Changes()
         self._config = config
         self._catalog = catalog
         self._store = store
@@ -126,7 +131,7 @@ class Management:
             return Outcome(202, _PROCESSING)
         try:
             complete = await self._supervisor.settle(change, model.version)
-        except ServeError:
+        except (ServeError, asyncio.CancelledError):  # the server stops: a snapshot has it not
             await self._withdraw(model)
             raise
         if not complete:

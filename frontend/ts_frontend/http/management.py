@@ -5,13 +5,12 @@ Turns parameters into calls of `core.management`.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import hdrs
 
+from ts_frontend.core.changes import NOT_AWAITED, NOT_REGISTERED
 from ts_frontend.core.management import Management, Outcome, Registration
 from ts_frontend.errors import BadRequest, MethodNotAllowed
 from ts_frontend.http import openapi
@@ -22,8 +21,6 @@ from ts_frontend.http.respond import JSON, Responder
 from ts_frontend.http.response import RawResponse
 from ts_frontend.http.router import NOT_ALLOWED, Handler
 from ts_frontend.http.tokens import Kind, Tokens
-
-log = logging.getLogger(__name__)
 
 
 class ManagementFace:
@@ -47,7 +44,6 @@ class ManagementFace:
         self._respond = respond
         self._bodies = bodies
         self._model_api = model_api
-        self._changes: set[asyncio.Task[Outcome]] = set()
 
     def find(self, method: str, segments: list[str]) -> Handler | None:
         """Claim `/models...` and KServe's `/v1/models/{m}`; a wrong method is refused later."""
@@ -122,7 +118,7 @@ class ManagementFace:
         version = version or arguments.text("model_version")
         synchronous = arguments.flag("synchronous", False)
         change = self._management.scale(model, version, minimum, maximum, synchronous)
-        return await self._change(exchange, change)
+        return await self._change(exchange, change, NOT_AWAITED)
 
     async def _register(self, exchange: Exchange) -> RawResponse:
         body = await self._bodies.read(exchange)
@@ -132,24 +128,12 @@ class ManagementFace:
         else:
             arguments = Arguments(exchange.parameters())
         change = self._management.register(registration(arguments))
-        return await self._change(exchange, change)
+        return await self._change(exchange, change, NOT_REGISTERED)
 
     async def _change(
-        self, exchange: Exchange, change: Coroutine[Any, Any, Outcome]
+        self, exchange: Exchange, change: Coroutine[Any, Any, Outcome], cut: str | None = None
     ) -> RawResponse:
-        """Wait for a change and tell its outcome.
-
-        A client that goes away ends its predictions, but not a registration half way.
-        """
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        try:
-            outcome = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_report)
-            raise
-        return self._outcome(exchange, outcome)
+        return self._outcome(exchange, await self._management.changes.run(change, cut))
 
     def _outcome(self, exchange: Exchange, outcome: Outcome) -> RawResponse:
         return self._respond.json(exchange, {"status": outcome.message}, outcome.status)
@@ -180,16 +164,6 @@ def registration(arguments: Arguments) -> Registration:
         s3_sse_kms=arguments.flag("s3_sse_kms", False),
         weights_only=arguments.decision("weights_only"),
     )
-
-
-def _report(change: asyncio.Task[Outcome]) -> None:
-    """Log how a change ended that no client waited for."""
-    if change.cancelled():
-        log.warning("A change of models was cut off by the end of the server.")
-    elif (error := change.exception()) is not None:
-        log.warning("A change of models failed after its client had gone: %s", error)
-    else:
-        log.info("A change of models ended after its client had gone: %s", change.result().message)
 
 
 class TokenFace:
