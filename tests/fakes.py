@@ -357,7 +357,7 @@ class FakeMeter:
     def worker_load_time(self, worker: str, milliseconds: int) -> None:
         self.load_times.append((worker, milliseconds))
 
-    def model_metric(self, metric: Metric) -> None:
+    def model_metric(self, metric: Metric, model: str, version: str) -> None:
         self.metrics.append(metric)
 
 

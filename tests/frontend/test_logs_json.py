@@ -129,7 +129,9 @@ def test_metric_lines_keep_their_parts(logs: Logs, tmp_path: Path) -> None:
     recorder = Recorder(spec, logs, host="h", clock=lambda: 1717105307.5)
     recorder.http_status(200)
     dimensions = (("ModelName", "m"), ("Level", "Model"))
-    recorder.model_metric(Metric("HandlerTime", "Milliseconds", "gauge", 1.5, dimensions, "a,b"))
+    recorder.model_metric(
+        Metric("HandlerTime", "Milliseconds", "gauge", 1.5, dimensions, "a,b"), "m", "1.0"
+    )
     logs.flush()
 
     assert only(tmp_path, "ts_metrics") == {

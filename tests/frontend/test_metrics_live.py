@@ -209,7 +209,9 @@ def test_the_docs_have_every_metric() -> None:
 
     async def main() -> None:
         async with Metered() as rig:
-            assert [name for name in rig.recorder._families if f"`{name}`" not in text] == []
+            assert [
+                name for name in rig.recorder._registry._families if f"`{name}`" not in text
+            ] == []
 
     run_virtual(main)
     assert all(f"`{word}`" in text for word in (*STATES, *REASONS))
@@ -256,6 +258,26 @@ def test_series_go_with_their_version_and_model() -> None:
     run_virtual(main)
 
 
+def test_a_series_without_the_models_name_goes_with_the_last_that_reported_it() -> None:
+    async def main() -> None:
+        async with Metered() as rig:
+            models = []
+            for name in ("m", "n"):
+                models.append(await rig.serve(name))
+                for hall in ("all", name):
+                    rig.worker.spec.events.metric(
+                        Metric("Heat", "C", "gauge", 1.0, (("Hall", hall),), "")
+                    )
+            heat = [f'Heat{{Hall="{hall}",Hostname="h",}}' for hall in ("all", "m", "n")]
+            assert [name in await rig.samples() for name in heat] == [True, True, True]
+            await rig.drop(models[0])
+            assert [name in await rig.samples() for name in heat] == [True, False, True]
+            await rig.drop(models[1])
+            assert [name in await rig.samples() for name in heat] == [False, False, False]
+
+    run_virtual(main)
+
+
 def test_a_version_that_still_ends_keeps_its_meter() -> None:
     """What its worker says last must not bring its series back for ever."""
 
@@ -280,10 +302,15 @@ def test_a_version_that_still_ends_keeps_its_meter() -> None:
 
 def _held(recorder: Recorder) -> int:
     """How many entries a recorder has in all of its tables."""
-    tables = [value for value in vars(recorder).values() if isinstance(value, dict | set)]
-    return sum(map(len, tables)) + sum(
-        len(family._children) for family in recorder._families.values()
-    )
+    rooms = (recorder, recorder._models, recorder._registry)
+    tables: list[Any] = [value for room in rooms for value in vars(room).values()]
+    count = sum(len(family._children) for family in recorder._registry._families.values())
+    while tables:
+        table = tables.pop()
+        if isinstance(table, dict | set):
+            count += len(table)
+            tables += table.values() if isinstance(table, dict) else ()
+    return count
 
 
 def test_workers_that_follow_each_other_leave_nothing() -> None:

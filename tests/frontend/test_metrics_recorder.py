@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Literal
 
 import pytest
 
 from tests.frontend.http_fakes import FakeLogs
+from ts_frontend.metrics import model_series
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import MetricSpec, Spec
 from ts_worker.messages import Metric
@@ -64,7 +66,7 @@ class Rig:
         meter.accepted()
         meter.answered(1500.5, 250.0)
         self.recorder.queue_time(7)
-        self.recorder.model_metric(metric())
+        self.recorder.model_metric(metric(), "m", "1.0")
 
 
 def metric(
@@ -173,7 +175,7 @@ def test_counters_add_gauges_set_histograms_observe() -> None:
     rig = Rig()
     for value in (2.0, 3.0):
         for name, kind in (("Words", "counter"), ("Tokens", "histogram"), ("PredictionTime", "x")):
-            rig.recorder.model_metric(metric(name, kind, value))
+            rig.recorder.model_metric(metric(name, kind, value), "m", "1.0")
     samples, labels = rig.samples(), '{ModelName="m",Level="Model",Hostname="h1",}'
     assert samples[f"Words{labels}"] == 5
     assert samples[f"Tokens_sum{labels}"] == 5
@@ -184,19 +186,69 @@ def test_counters_add_gauges_set_histograms_observe() -> None:
 def test_unknown_model_metrics_are_dropped_or_detected() -> None:
     new = metric("New", "counter", 2, (("ModelName", "m"), ("Color", "red")))
     rig = Rig()
-    rig.recorder.model_metric(new)
+    rig.recorder.model_metric(new, "m", "1.0")
     assert rig.logs.models == []
     rig = Rig(auto_detect=True)
-    rig.recorder.model_metric(new)
-    rig.recorder.model_metric(new)
+    rig.recorder.model_metric(new, "m", "1.0")
+    rig.recorder.model_metric(new, "m", "1.0")
     assert rig.samples()['New{ModelName="m",Color="red",Hostname="h1",}'] == 4
     assert rig.logs.models[0].startswith("New.Milliseconds:2.0|#ModelName:m,Color:red|#hostname:h1")
     assert "# TYPE New counter\n" in rig.recorder.render([]).decode()
 
 
+def test_what_is_refused_takes_no_memory() -> None:
+    rig = Rig()
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            for name in ("Unlisted", f"Unlisted{number}", "PredictionTime"):
+                unfit = metric(name, dimensions=(("RequestId", str(number)),))
+                rig.recorder.model_metric(unfit, "m", "1.0")
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["Words", "Odd Name"])
+def test_a_metric_has_only_so_many_series(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(model_series, "MAX_SERIES", 3)
+    rig = Rig()
+    for number in (0, 1, 2, 3, 4, 0):
+        dimensions = (("ModelName", "m"), ("Level", str(number)))
+        rig.recorder.model_metric(metric(name, value=2, dimensions=dimensions), "m", "1.0")
+    assert len(rig.logs.models) == 6
+    shown = [value for label, value in rig.samples().items() if label.startswith(name)]
+    assert sorted(shown) == ([] if name == "Odd Name" else [2, 2, 4])
+    assert sum(map(len, rig.recorder._models._owned.values())) == 3
+    assert caplog.text.count(f"Metric {name} has 3 series: further ones are not in /metrics") == 1
+
+
+def test_only_so_many_metrics_are_detected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(model_series, "MAX_DETECTED", 2)
+    rig = Rig(auto_detect=True)
+    for number in (0, 1, 2, 3, 0):
+        rig.recorder.model_metric(metric(f"New{number}", "counter"), "m", "1.0")
+    assert len([name for name in rig.samples() if name.startswith("New")]) == 2
+    assert caplog.text.count("Metric New2 and other new ones are dropped") == 1
+
+
+def test_dimensions_of_other_names_are_the_same_series() -> None:
+    rig = Rig()
+    for name in ("ModelName", "Model", "M"):
+        words = metric("Words", value=1, dimensions=((name, "m"), ("Level", "Model")))
+        rig.recorder.model_metric(words, "m", "1.0")
+    assert rig.samples()['Words{ModelName="m",Level="Model",Hostname="h1",}'] == 3
+    rig.recorder._models.keep(set())
+    assert not any(name.startswith("Words") for name in rig.samples())
+
+
 def test_a_name_prometheus_refuses_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
-    rig.recorder.model_metric(metric("Odd Name"))
+    rig.recorder.model_metric(metric("Odd Name"), "m", "1.0")
     assert len(rig.logs.models) == 1
     assert "Odd" not in rig.recorder.render([]).decode()
     assert "Odd Name is no name for Prometheus" in caplog.text
@@ -207,7 +259,7 @@ def test_dimensions_that_do_not_fit_are_dropped_with_one_warning(
 ) -> None:
     rig = Rig()
     for _ in range(3):
-        rig.recorder.model_metric(metric(dimensions=(("ModelName", "m"),)))
+        rig.recorder.model_metric(metric(dimensions=(("ModelName", "m"),)), "m", "1.0")
     assert rig.logs.models == []
     assert caplog.text.count("PredictionTime has dimensions") == 1
 
@@ -248,7 +300,7 @@ def test_a_metric_defined_twice_counts_once(caplog: pytest.LogCaptureFixture) ->
     twice = MetricSpec("Requests2XX", "ms", "gauge", ("ModelName", "Hostname"))
     rig = Rig(spec=Spec(ts=SPEC.ts, model=(twice,)))
     rig.recorder.http_status(200)
-    rig.recorder.model_metric(metric("Requests2XX", dimensions=(("ModelName", "m"),)))
+    rig.recorder.model_metric(metric("Requests2XX", dimensions=(("ModelName", "m"),)), "m", "1.0")
     assert "Requests2XX is defined twice" in caplog.text
     samples = {key: v for key, v in rig.samples().items() if key.startswith("Requests2XX")}
     assert samples == {'Requests2XX{Level="Host",Hostname="h1",}': 1.0}

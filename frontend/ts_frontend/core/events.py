@@ -87,13 +87,13 @@ class Reports:
         self._tell("stdout", record.level, record.text, record.request_ids)
 
     def metric(self, metric: Metric) -> None:
-        self._meter.model_metric(metric)
+        self._meter.model_metric(metric, self._model, self._version)
 
     def _observed(self, line: str) -> bool:
         """Take a line that tells a metric out of the log and record it."""
         metric = metric_of(line)
         if metric is not None:
-            self._meter.model_metric(metric)
+            self._meter.model_metric(metric, self._model, self._version)
         return metric is not None
 
     async def call(self, call: Call) -> CallReply:

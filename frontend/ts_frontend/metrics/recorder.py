@@ -7,13 +7,12 @@ Built by `server`; called by `http` and `core`. Methods never block and never ra
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ts_frontend.core.status import Status
-from ts_frontend.metrics.family import Family, presentable
+from ts_frontend.metrics.family import Family
 from ts_frontend.metrics.live import MEMORY_NAMES, LiveGauges, Usage, WorkerMemory, pids
 from ts_frontend.metrics.meters import (
     DURATION_BUCKETS,
@@ -23,14 +22,14 @@ from ts_frontend.metrics.meters import (
     VersionFamilies,
     VersionMeter,
 )
-from ts_frontend.metrics.series import MetricLog, Series, Write
-from ts_frontend.metrics.spec import KINDS, MetricSpec, Spec
+from ts_frontend.metrics.model_series import ModelSeries
+from ts_frontend.metrics.registry import Registry
+from ts_frontend.metrics.series import MetricLog, Series
+from ts_frontend.metrics.spec import MetricSpec, Spec
 from ts_worker.messages import Metric
 
 if TYPE_CHECKING:
     from ts_frontend.core.slot import Slot
-
-log = logging.getLogger(__name__)
 
 # In mode `legacy` these three were Prometheus counters only, all others log lines only.
 UNLOGGED_IN_LEGACY = frozenset(
@@ -71,28 +70,28 @@ class Recorder:
         self.host = host
         self._logs = logs
         self._mode = mode
-        self._auto_detect = auto_detect
-        self._clock = clock
         self._status = status
         self._memory = memory or WorkerMemory()
-        self._families: dict[str, Family] = {}
-        self._model_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.model}
+        self._registry = Registry(host, clock)
         self._ts_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.ts}
         self._meters: dict[tuple[str, str], ModelMeter] = {}
         self._versions: dict[tuple[str, str], VersionMeter] = {}
         self._version_families = VersionFamilies(host)
         self._live = LiveGauges(host)
         self._series: dict[tuple[str, tuple[str, ...]], Series | None] = {}
-        self._model_series: dict[tuple[str, str, tuple[tuple[str, str], ...]], Series | None] = {}
-        self._complained: set[str] = set()
-        self._declare((*spec.ts, *spec.model))
+        self._models = ModelSeries(
+            self._registry,
+            spec.model,
+            auto_detect=auto_detect,
+            write=None if mode == "prometheus" else logs.model_metric,
+        )
+        self._registry.declare((*spec.ts, *spec.model))
         if spec.ts:
             for extra in DURATIONS:
                 self._ts_specs[extra.name] = extra
-                self._families[extra.name] = Family(extra, DURATION_BUCKETS)
+                self._registry.add(Family(extra, DURATION_BUCKETS))
             live = self._live.all if status is not None else ()
-            for family in (*self._version_families.all, *live):
-                self._families[family.spec.name] = family
+            self._registry.add(*self._version_families.all, *live)
         self._ok = self.series("Requests2XX", ("Host",))
         self._client_error = self.series("Requests4XX", ("Host",))
         self._other = self.series("Requests5XX", ("Host",))
@@ -154,15 +153,10 @@ class Recorder:
         if series is not None:
             series.update(float(value))
 
-    def model_metric(self, metric: Metric) -> None:
-        """Record what a handler reported; unknown names are dropped unless auto-detected."""
-        key = (metric.name, metric.type, metric.dimensions)
-        try:
-            series = self._model_series[key]
-        except KeyError:
-            series = self._model_series[key] = self._resolve_model(metric)
-        if series is not None:
-            series.update(float(metric.value), metric.request_ids)
+    def model_metric(self, metric: Metric, model: str, version: str) -> None:
+        """Record what a handler of this version reported; unknown names are dropped unless
+        auto-detected."""
+        self._models.record(metric, model, version)
 
     async def page(self, names: Sequence[str]) -> bytes:
         """Look at the versions and their workers, then `render`."""
@@ -178,9 +172,7 @@ class Recorder:
 
     def render(self, names: Sequence[str]) -> bytes:
         """Return Prometheus text of all metrics, or of the samples in ``names`` only (§6.1)."""
-        wanted = frozenset(names)
-        text = "".join(family.text(wanted) for family in self._families.values())
-        return text.encode("utf-8", "replace")
+        return self._registry.text(names).encode("utf-8", "replace")
 
     def series(self, name: str, values: tuple[str, ...]) -> Series | None:
         """Return the series of a metric of the server, without the host's label; None if dropped.
@@ -220,72 +212,17 @@ class Recorder:
         for name, values in list(self._series):
             if name == "WorkerLoadTime" and values[0] not in workers:
                 self._drop(name, values)
-        self._drop_models({model for model, _ in gone} - models)
+        self._models.keep(kept)
 
     def _drop(self, name: str, values: tuple[str, ...]) -> None:
         self._series.pop((name, values), None)
-        if name in self._families:
-            self._families[name].remove((*values, self.host))
-
-    def _drop_models(self, models: Collection[str]) -> None:
-        """Remove what handlers reported of these models."""
-        owners = {("ModelName", model) for model in models}
-        for key in [key for key in self._model_series if not owners.isdisjoint(key[2])]:
-            del self._model_series[key]
-            if key[0] in self._families:
-                values = tuple(value for _, value in key[2])
-                self._families[key[0]].remove((*values, self.host))
-
-    def _declare(self, metrics: Iterable[MetricSpec]) -> None:
-        for spec in metrics:
-            if spec.name in self._families:
-                self._complain(spec.name, "is defined twice in metrics.yaml; the first counts")
-            elif presentable(spec):
-                self._families[spec.name] = Family(spec)
-            else:
-                self._complain(spec.name, "is no name for Prometheus; it is only logged")
+        if name in self._ts_specs:
+            self._registry.remove(self._ts_specs[name], values)
 
     def _resolve(self, name: str, values: tuple[str, ...]) -> Series | None:
         spec = self._ts_specs.get(name)
-        if spec is None or not self._fits(spec, values):
+        if spec is None or not self._registry.fits(spec, values):
             return None
         logged = self._mode == "log" or (self._mode == "legacy" and name not in UNLOGGED_IN_LEGACY)
         logged = logged and spec not in DURATIONS
-        return self._bind(spec, values, self._logs.ts_metric if logged else None)
-
-    def _resolve_model(self, metric: Metric) -> Series | None:
-        spec = self._model_specs.get(metric.name)
-        if spec is None:
-            if not self._auto_detect or metric.type not in KINDS:
-                return None
-            names = (*(name for name, _ in metric.dimensions), "Hostname")
-            spec = MetricSpec(metric.name, metric.unit, metric.type, names)
-            self._model_specs[metric.name] = spec
-            self._declare((spec,))
-        values = tuple(value for _, value in metric.dimensions)
-        if not self._fits(spec, values):
-            return None
-        write = None if self._mode == "prometheus" else self._logs.model_metric
-        return self._bind(spec, values, write)
-
-    def _bind(self, spec: MetricSpec, values: tuple[str, ...], write: Write | None) -> Series:
-        labels = (*values, self.host)
-        family = self._families.get(spec.name)
-        # Two entries of one name: only the one that made the family may feed it.
-        child = family.child(labels) if family is not None and family.spec == spec else None
-        return Series(spec, labels, child, write, self._clock)
-
-    def _fits(self, spec: MetricSpec, values: tuple[str, ...]) -> bool:
-        if len(values) + 1 == len(spec.dimensions):
-            return True
-        self._complain(
-            spec.name,
-            f"has dimensions {', '.join(spec.dimensions)} in metrics.yaml, but came with "
-            f"{len(values)} and the host; it is dropped",
-        )
-        return False
-
-    def _complain(self, name: str, what: str) -> None:
-        if name not in self._complained:
-            self._complained.add(name)
-            log.warning("Metric %s %s.", name, what)
+        return self._registry.bind(spec, values, self._logs.ts_metric if logged else None)

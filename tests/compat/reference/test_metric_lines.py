@@ -34,7 +34,9 @@ def test_modes(mode: Any, server_lines: int, model_lines: int) -> None:
     recorder.http_status(200)
     recorder.meter("m", "default").accepted()
     pairs = (("ModelName", "m"), ("Level", "Model"))
-    recorder.model_metric(Metric("HandlerTime", "Milliseconds", "gauge", 1.0, pairs, "id"))
+    recorder.model_metric(
+        Metric("HandlerTime", "Milliseconds", "gauge", 1.0, pairs, "id"), "m", "1.0"
+    )
     assert (len(logs.ts), len(logs.models)) == (server_lines, model_lines)
     shown = {name for name, _ in samples(recorder.render([]).decode())}
     assert {"Requests2XX", "ts_inference_requests_total", "HandlerTime"} <= shown
@@ -44,7 +46,7 @@ def test_modes(mode: Any, server_lines: int, model_lines: int) -> None:
 def test_unknown_model_metrics(detect: bool) -> None:
     """6.2 dropped unless model_metrics_auto_detect, then of the type that the worker reported."""
     recorder = Recorder(load_spec(default_path()), FakeLogs(), host="h", auto_detect=detect)
-    recorder.model_metric(Metric("Seen", "Count", "counter", 2.0, (("A", "b"),), ""))
+    recorder.model_metric(Metric("Seen", "Count", "counter", 2.0, (("A", "b"),), ""), "m", "1.0")
     text = recorder.render(["Seen"]).decode()
     assert text == (
         "# HELP Seen Torchserve prometheus counter metric with unit: Count\n"
@@ -99,7 +101,7 @@ def test_rejected_yamls(tmp_path: Path, old: str, new: str) -> None:
 def test_histograms_have_simpleclients_buckets() -> None:
     """6.1 default buckets, and Java's numbers."""
     recorder = Recorder(load_spec(default_path()), FakeLogs(), host="h", auto_detect=True)
-    recorder.model_metric(Metric("Spread", "Seconds", "histogram", 0.3, (), ""))
+    recorder.model_metric(Metric("Spread", "Seconds", "histogram", 0.3, (), ""), "m", "1.0")
     text = recorder.render(["Spread_bucket"]).decode()
     buckets = re.findall(r'Spread_bucket\{Hostname="h",le="([^"]+)",\} ', text)
     assert " ".join(buckets) == (

@@ -207,7 +207,7 @@ async def test_model_metrics_auto_detect(
     monkeypatch.setattr(server, "Recorder", make)
     for text in ("true", "false"):
         async with whole_server(load, tmp_path, f"model_metrics_auto_detect={text}"):
-            made[-1].model_metric(a_metric("SizeOfImage"))
+            made[-1].model_metric(a_metric("SizeOfImage"), "m", "1.0")
             assert (b"SizeOfImage{" in made[-1].render([])) == (text == "true")
 
 
