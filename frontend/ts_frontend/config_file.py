@@ -62,7 +62,7 @@ def _read_snapshot(draft: Draft, folder: Path, beside: Path) -> Source | None:
     opened = open_store(chosen.raw if chosen else None, folder)
     try:
         last = opened.store.last()
-    except Exception as error:  # code of others, of which anything may come
+    except (Exception, SystemExit) as error:  # code of others, of which anything may come
         raise ConfigError(
             f"the last snapshot of {opened.title} can't be read: {type(error).__name__}: {error}; "
             "--ncs starts without it"

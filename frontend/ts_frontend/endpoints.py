@@ -109,7 +109,7 @@ def _origin(entry: EntryPoint) -> str:
 def _call(entry: EntryPoint, origin: str, server: Server) -> list[Endpoint]:
     try:
         endpoints = list(entry.load()(server))
-    except Exception as error:  # whatever another's code may raise
+    except (Exception, SystemExit) as error:  # whatever another's code may raise
         log.exception("A plugin failed: %s", origin)
         cause = f"{type(error).__name__}: {error}"
         raise ConfigError(

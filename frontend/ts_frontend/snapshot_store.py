@@ -177,7 +177,7 @@ def _load(entry: EntryPoint) -> SnapshotStore:
     try:
         found = entry.load()
         store: SnapshotStore = found() if isinstance(found, type) else found
-    except Exception as error:  # code of others, of which anything may come
+    except (Exception, SystemExit) as error:  # code of others, of which anything may come
         raise ConfigError(
             f"snapshot store {_title(entry)} does not load: {type(error).__name__}: {error}. "
             f"Repair or uninstall it, or set snapshot_store={FILE}"

@@ -69,10 +69,15 @@ def fail(server: Server) -> list[Endpoint]:
     raise KeyError("no such setting")
 
 
+def leave(server: Server) -> list[Endpoint]:
+    raise SystemExit(3)
+
+
 @pytest.mark.parametrize(
     ("plugin", "cause"),
     [
         (fail, "plugin_of_demo:plugin failed: KeyError: 'no such setting'. Mend or uninstall it."),
+        (leave, "plugin_of_demo:plugin failed: SystemExit: 3. Mend or uninstall it."),
         (lambda server: None, "failed: TypeError: 'NoneType' object is not iterable."),
         (lambda server: ["/x"], "plugin_of_demo:plugin gave '/x' in place of an Endpoint"),
         (lambda server: [Endpoint("x", handle)], "failed: ValueError: path='x': expected /name"),

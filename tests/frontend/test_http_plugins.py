@@ -216,6 +216,22 @@ async def test_an_exception_costs_its_request_only(caplog: pytest.LogCaptureFixt
     assert "ZeroDivisionError: by zero" in caplog.text
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), asyncio.CancelledError()])
+async def test_a_plugin_ends_neither_server_nor_connection(
+    end: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`sys.exit`, and a task of the plugin's own that was cancelled."""
+
+    async def leave(request: Request) -> Response:
+        raise end
+
+    async with edge(endpoints=installed(Endpoint("/mine", leave))) as e:
+        status, text = await ask(e, "/mine")
+        assert (status, json.loads(text)["type"]) == (500, "InternalServerException")
+        assert (await ask(e, "/ping"))[0] == 200
+    assert type(end).__name__ in caplog.text
+
+
 async def test_an_error_of_the_servers_is_answered_as_such() -> None:
     async def refuse(request: Request) -> Response:
         raise BadRequest("No such thing.")

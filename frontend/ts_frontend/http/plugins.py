@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Sequence
@@ -95,7 +96,11 @@ class PluginFace:
             return self._respond.answer(exchange, _packed(await endpoint.handle(request)))
         except ServeError:  # its own way to say no
             raise
-        except Exception:  # a bug of the plugin costs this request only
+        except (Exception, SystemExit, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the client has gone, or the server ends
+                raise
+            # A bug of the plugin costs this request only.
             log.exception("%s %s failed (%s)", method, endpoint.path, installed.origin)
             raise Internal(
                 f"The plugin behind {endpoint.path} failed; the server's log holds the cause."
