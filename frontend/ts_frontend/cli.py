@@ -80,6 +80,9 @@ _SETTINGS = (
     ),
     click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens."),
     click.option(
+        "--watch", is_flag=True, help="Reload models that are folders when their files change."
+    ),
+    click.option(
         "--enable-model-api", is_flag=True, help="Allow to register and unregister models."
     ),
 )

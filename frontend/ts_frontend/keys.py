@@ -102,6 +102,7 @@ class Config:
     model_store: Path | None = _key(None, v.optional_path)
     load_models: str | None = _key(None, v.optional_text)
     models: ModelSettings = _models()
+    watch_models: bool = _key(False, v.boolean)
     model_snapshot: ModelSnapshot | None = _key(None, model_snapshot, env=None)
     snapshot_store: str | None = _key(None, v.optional_text, env_always=True)
     allowed_urls: tuple[str, ...] = _key(("file://.*|http(s)?://.*|s3://.*",), v.patterns)

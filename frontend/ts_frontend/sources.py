@@ -21,6 +21,7 @@ _PLACEHOLDER = re.compile(r"\$\$(\w+)\$\$")
 _SWITCHES = {
     "disable_token_auth": "disable_token_authorization",
     "enable_model_api": "enable_model_api",
+    "watch": "watch_models",
 }
 _FLAGS = {
     "model_store": "model_store",

@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "default_service_handler": ("image_classifier", "image_classifier"),
     "service_envelope": ("json", "json"),
     "weights_only": ("False", False),
+    "watch_models": ("true", True),
     "compile_cache": ("compiled", Path("compiled")),
     "batch_policy": ("delay", "delay"),
     "batch_size": ("8", 8),

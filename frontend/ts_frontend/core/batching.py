@@ -108,6 +108,7 @@ class JobQueue:
         self._arrival: asyncio.Future[None] | None = None
         self._unfinished = 0
         self._joining: asyncio.Future[None] | None = None
+        self._heir: JobQueue | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -137,7 +138,7 @@ class JobQueue:
     def put(self, job: Job) -> bool:
         """Queue a job; False when there is no worker or no room. Pair it with `finish`."""
         if not self.consumers or len(self._waiting) >= self.capacity:
-            return False
+            return self._heir is not None and self._heir.put(job)
         self._waiting.append(job)
         self._unfinished += 1
         if self._client_timeout:
@@ -157,7 +158,7 @@ class JobQueue:
             except ValueError:
                 continue
             return True
-        return False
+        return self._heir is not None and self._heir.remove(job)
 
     async def take(self) -> list[Job]:
         """Wait for the next batch, at least one job long. Cancelling loses no job."""
@@ -201,6 +202,9 @@ class JobQueue:
 
     def put_back(self, jobs: list[Job]) -> None:
         """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
+        if self._heir is not None:
+            self._heir.put_back(jobs)
+            return
         self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
         if self._arrival is not None:
             _wake(self._arrival)
@@ -232,8 +236,25 @@ class JobQueue:
 
     def finish(self) -> None:
         """A job that `put` took has been answered, failed or cancelled."""
+        if self._heir is not None:
+            self._heir.finish()
+            return
         self._unfinished -= 1
         if not self._unfinished and self._joining is not None and not self._joining.done():
+            self._joining.set_result(None)
+
+    def bequeath(self, heir: JobQueue) -> None:
+        """Give another queue what waits, and all that will be asked of this one: workers that are
+        still busy with its jobs return them there, and clients that hold on to it wait there."""
+        waiting = [*self._forming, *self._waiting]
+        self._forming.clear()
+        self._waiting.clear()
+        self.capacity = 0
+        self._heir = heir
+        heir._unfinished += self._unfinished
+        self._unfinished = 0
+        heir.put_back(waiting)
+        if self._joining is not None and not self._joining.done():
             self._joining.set_result(None)
 
     async def join(self) -> None:
@@ -242,9 +263,13 @@ class JobQueue:
             if self._joining is None or self._joining.done():
                 self._joining = self.loop.create_future()
             await asyncio.shield(self._joining)
+        if self._heir is not None:
+            await self._heir.join()
 
     def dismiss(self, error: Callable[[], ServeError]) -> None:
         """Answer what waits with ``error()`` and take no more until there are consumers again."""
+        if self._heir is not None:
+            return  # nothing waits here, and what workers return has somewhere to go
         self.consumers = 0
         waiting = [*self._forming, *self._waiting]
         self._forming.clear()

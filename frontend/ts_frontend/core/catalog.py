@@ -75,6 +75,13 @@ class Catalog:
         if at_startup:
             self._at_startup.add(model.name)
 
+    def replace(self, old: ModelVersion, new: ModelVersion) -> None:
+        """Let another object be this version: requests that come from now on are its own."""
+        entry = self._models[old.name]
+        entry.versions[old.version] = new
+        if entry.default is old:
+            entry.default = new
+
     def remove(self, model: ModelVersion) -> None:
         """Take a version out; the model's name goes with its last version.
 

@@ -17,6 +17,7 @@ from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import Slot, State
 
 _PAGE = 100
+_CAUSE_LINES = 2  # of a failure to start workers: what failed, and why; then comes the traceback
 
 
 async def describe_version(
@@ -64,6 +65,14 @@ async def describe_version(
             "pendingRequests": len(model.queue),
         },
     }
+    failure = model.reload_failure
+    if failure is not None:
+        lines = failure.text.splitlines()
+        body["reloadError"] = {
+            "time": timestamp(failure.at),
+            "error": " ".join(lines[:_CAUSE_LINES]),
+            "traceback": tail("\n".join(lines[_CAUSE_LINES:])),
+        }
     return body
 
 

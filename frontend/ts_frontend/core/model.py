@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ts_frontend.core.batching import JobQueue, make_policy
 from ts_frontend.core.prefetch import Prefetch
-from ts_frontend.core.settings import Settings
+from ts_frontend.core.settings import Registration, Settings
 from ts_frontend.errors import RequestTimeout, ServeError
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadFailure:
+    """Why a version could not be loaded anew and goes on as it was.
+
+    Args:
+        at: seconds since 1970.
+    """
+
+    at: float
+    text: str
+
+    @classmethod
+    def now(cls, text: str) -> ReloadFailure:
+        return cls(time.time(), text)
+
+
 @dataclass(slots=True, eq=False)
 class ModelVersion:
     """A registered version. Its identity is the object: a version that is registered again under
@@ -40,6 +57,9 @@ class ModelVersion:
         next_device: gives each new worker its CUDA ordinal, or None for the CPU.
         gpu_sets: where a worker needs several GPUs, those that it may have; next_device is then not
             asked.
+        asked: the call that it was registered by.
+        yaml_workers: how many workers its yaml wants, where it says so.
+        reload_failure: of the last reload, if it failed.
     """
 
     name: str
@@ -54,6 +74,9 @@ class ModelVersion:
     gpu_sets: tuple[GpuSet, ...] = ()
     min_workers: int = 0
     max_workers: int = 0
+    asked: Registration | None = None
+    yaml_workers: tuple[int, int] | None = None
+    reload_failure: ReloadFailure | None = None
     slots: list[Slot] = field(default_factory=list)
     queue: JobQueue = field(init=False)
 
