@@ -29,6 +29,7 @@ from ts_frontend.core.status import Status
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Supervisor
 from ts_frontend.core.threads import usable_cores
+from ts_frontend.core.watch import Watcher
 from ts_frontend.endpoints import ServerView, load_endpoints
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import BindError, Listener
@@ -193,6 +194,9 @@ async def _server(config: Config) -> AsyncIterator[_Running]:
         if not config.disable_system_metrics:
             collector = _collector(config, recorder, catalog)
             stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
+        if config.watch_models:
+            watcher = Watcher(catalog, management.reloader)
+            stack.push_async_callback(_cancel, asyncio.create_task(watcher.run()))
         yield _Running(management, logs, snapshots)
 
 

@@ -35,6 +35,7 @@ from ts_frontend.core.registration import (
     draw,
     identify,
 )
+from ts_frontend.core.reload import Reloader
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.startup import Identified, Startup
 from ts_frontend.core.store import Store
@@ -76,6 +77,7 @@ class Management:
             GPU.
 
     Attributes:
+        reloader: loads versions anew, for `watch`.
         changes: runs what changes models for clients, who may go away.
     """
 
@@ -103,6 +105,9 @@ class Management:
         self._changed: Callable[[], None] = lambda: None
         self.startup = Startup(config, catalog, store, self._enter_at_startup)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self.reloader = Reloader(
+            catalog, supervisor, self._make, self._discard, self._lock, lambda: self._changed()
+        )
 
     async def register(self, asked: Registration) -> Outcome:
         """Make a model version available and start the workers it should have.
@@ -275,9 +280,7 @@ class Management:
     ) -> tuple[ModelVersion, Change]:
         name, version = blueprint.name, blueprint.version
         self._catalog.check_free(name, version)
-        model = await build(
-            self._config, self._devices, blueprint, archive, self._environ, self._environments
-        )
+        model = await self._build(asked, blueprint, archive)
         if at_startup:
             parallel = model.settings.parallel
             default = self._devices.count or self._cores
@@ -292,6 +295,25 @@ class Management:
         change = self._supervisor.scale(model, *wanted)
         self._changed()
         return model, change
+
+    async def _make(self, asked: Registration) -> ModelVersion:
+        """A version that is not registered."""
+        archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
+        try:
+            blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
+            return await self._build(asked, blueprint, archive)
+        except BaseException:
+            await self._discard(archive)
+            raise
+
+    async def _build(
+        self, asked: Registration, blueprint: Blueprint, archive: Archive
+    ) -> ModelVersion:
+        model = await build(
+            self._config, self._devices, blueprint, archive, self._environ, self._environments
+        )
+        model.asked, model.yaml_workers = asked, blueprint.file.workers
+        return model
 
     async def _withdraw(self, model: ModelVersion) -> None:
         """Unregister a version whose workers failed, unless somebody else has done it."""
