@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,17 @@ async def test_unregistering_meanwhile_ends_the_reload(tmp_path: Path) -> None:
 # Watching.
 
 
+@asynccontextmanager
+async def watched(tmp_path: Path) -> AsyncIterator[tuple[Site, str, Watcher]]:
+    """A site with a model in a folder, which a watcher has looked at."""
+    async with Site(tmp_path) as site:
+        url = site.model()
+        await site.register(url)
+        watcher = Watcher(site.catalog, site.management.reloader)
+        await looks(watcher, 1)
+        yield site, url, watcher
+
+
 async def looks(watcher: Watcher, count: int) -> None:
     for _ in range(count):
         await watcher.look()
@@ -192,11 +205,7 @@ async def looks(watcher: Watcher, count: int) -> None:
 
 
 async def test_a_change_reloads_once_it_is_quiet(tmp_path: Path) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 3)
+    async with watched(tmp_path) as (site, url, watcher):
         first = version(site)
         edit(url)
         await looks(watcher, 1)
@@ -214,11 +223,7 @@ async def test_a_change_reloads_once_it_is_quiet(tmp_path: Path) -> None:
 
 
 async def test_a_change_while_the_old_worker_ends_is_seen(tmp_path: Path) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
         old, first = site.worker, version(site)
         old.behaviour = hold
         asked = asyncio.create_task(predict(site))
@@ -242,11 +247,7 @@ async def test_a_change_while_the_old_worker_ends_is_seen(tmp_path: Path) -> Non
     "name", [".handler.py.swp", "handler.py~", "requests.log", "__pycache__/h.py", ".git/index"]
 )
 async def test_noise_reloads_nothing(tmp_path: Path, name: str) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
         first = version(site)
         (Path(url) / name).parent.mkdir(exist_ok=True)
         edit(url, name)
@@ -255,11 +256,7 @@ async def test_noise_reloads_nothing(tmp_path: Path, name: str) -> None:
 
 
 async def test_a_failure_shows_until_the_next_change(tmp_path: Path, caplog) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
         first = version(site)
 
         async def load(spec: WorkerSpec) -> None:
@@ -283,13 +280,9 @@ async def test_a_failure_shows_until_the_next_change(tmp_path: Path, caplog) -> 
 
 
 async def test_taking_an_edit_back_forgets_the_failure(tmp_path: Path) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
+    async with watched(tmp_path) as (site, url, watcher):
         path = Path(url) / "MAR-INF" / "MANIFEST.json"
         good, times = path.read_text(), path.stat()
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
         path.write_text("{")
         await looks(watcher, 2)
         assert "signature.json" in version(site).reload_failure.text
@@ -303,11 +296,7 @@ async def test_taking_an_edit_back_forgets_the_failure(tmp_path: Path) -> None:
 async def test_what_the_model_writes_itself_ends_no_better_than_twice(
     tmp_path: Path, caplog
 ) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
 
         async def load(spec: WorkerSpec) -> None:
             edit(url, "state.json", "{}")
@@ -323,11 +312,7 @@ async def test_what_the_model_writes_itself_ends_no_better_than_twice(
 
 
 async def test_archives_are_not_watched_and_gone_models_are_forgotten(tmp_path: Path) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
         await site.management.unregister("m", None)
         edit(url)
         await looks(watcher, 3)
@@ -335,11 +320,7 @@ async def test_archives_are_not_watched_and_gone_models_are_forgotten(tmp_path: 
 
 
 async def test_cancelling_ends_reloads_and_leaves_nothing(tmp_path: Path) -> None:
-    async with Site(tmp_path) as site:
-        url = site.model()
-        await site.register(url)
-        watcher = Watcher(site.catalog, site.management.reloader)
-        await looks(watcher, 1)
+    async with watched(tmp_path) as (site, url, watcher):
         before = site.unpacked
 
         async def load(spec: WorkerSpec) -> None:
