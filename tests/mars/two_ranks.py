@@ -4,11 +4,16 @@ its share of the weights, and the answer is the sum of all. No rank can give it 
 
 import json
 import os
+import time
 
 import torch
 from torch import distributed
 
 WIDTH = 8
+
+
+def be_late():
+    time.sleep(600)
 
 
 class TwoRanks:
@@ -18,6 +23,8 @@ class TwoRanks:
         config = context.model_yaml_config
         if self.rank == config.get("broken_rank"):
             raise ValueError("this rank has no weights")
+        if self.rank == config.get("late_rank"):
+            be_late()
         if distributed.is_initialized():
             raise RuntimeError("somebody else has joined this process to a group")
         distributed.init_process_group("gloo")
