@@ -56,6 +56,7 @@ from ts_frontend.errors import (
     ModelSetupFailed,
     RequestTimeout,
     ServiceUnavailable,
+    VersionNotFound,
 )
 from ts_frontend.http.tokens import Tokens, mounted_keys
 from ts_frontend.log_files import FileSink
@@ -786,6 +787,21 @@ async def test_a_model_that_is_not_restored_keeps_no_other_out_and_is_not_lost(
     left = Left(tmp_path)
     await left.write(site)
     assert set(left.models.versions) == {bad, good}
+
+
+async def test_no_other_version_stands_in_for_a_default_that_is_not_restored(site: Site) -> None:
+    """TorchServe gave up all of the snapshot; version 1.0 must not answer for the broken 2.0."""
+    old, new = (
+        SavedVersion("m", number, number == "2.0", f"m-{number}", 0, 0, 1, 100)
+        for number in ("1.0", "2.0")
+    )
+    url = site.model("m", "1.0")
+    await site.management.startup.restore(ModelSnapshot("x", (old, new)))
+    assert site.catalog.find("m", "1.0").url == Path(url).name
+    with pytest.raises(VersionNotFound, match=r"^Model version: 2.0 does not exist for model: m$"):
+        await site.inference.predict("m", None, make_request())
+    await site.register(site.model("m", "2.0"), 0)
+    assert site.catalog.find("m").version == "2.0"
 
 
 async def test_a_model_that_failed_at_the_start_is_tried_again_at_the_next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from tests.core_rig import Site, model_folder
+from tests.fakes import LoadFailed, make_request
 from ts_frontend.core.management import Registration
 from ts_frontend.core.settings import NEVER
-from ts_frontend.errors import ModelNotFound, VersionNotFound
+from ts_frontend.errors import Internal, InvalidVersion, ModelNotFound, VersionNotFound
 from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
+from ts_worker.backend.base import WorkerSpec
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +66,94 @@ async def test_what_was_saved_is_what_is_saved_again(tmp_path: Path) -> None:
         assert not site.catalog.loaded_at_startup("m")
 
 
-async def test_a_default_that_fails_stays_the_default_of_the_next_snapshot(tmp_path: Path) -> None:
+@pytest.fixture
+async def without_default(tmp_path: Path) -> AsyncIterator[Site]:
+    """Restored with version 2 of m, whose default version 1.0 is broken."""
     broken = saved("m", "1.0", min_workers=2, max_workers=2)
     other = saved("m", "2", default=False)
     async with site_of(tmp_path, broken, other) as site:
         site.model("m", "2")
         await restore(site)
-        assert site.catalog.find("m").version == "2"
-        assert site.management.startup.saved() == [other, broken]
-        # Somebody decides: then it is only one of the versions.
-        site.management.set_default("m", "2")
-        assert site.management.startup.saved() == [
-            replace(other, default=True),
-            replace(broken, default=False),
-        ]
+        yield site
+
+
+def defaults(site: Site) -> dict[str, bool]:
+    """Of m, what the next start would restore."""
+    return {one.version: one.default for one in site.management.startup.saved()}
+
+
+async def test_without_its_default_version_a_model_answers_with_no_other(
+    without_default: Site,
+) -> None:
+    site, management = without_default, without_default.management
+    text = r"^Model version: 1.0 does not exist for model: m$"
+    with pytest.raises(VersionNotFound, match=text):
+        await site.inference.predict("m", None, make_request())
+    with pytest.raises(VersionNotFound, match=text):
+        await management.scale("m", None, 1, 1, True)
+    with pytest.raises(VersionNotFound, match=text):
+        management.ready("m")
+    assert site.inference.healthy()
+    assert defaults(site) == {"1.0": True, "2": False}
+    for version in (None, "1.0"):
+        (body,) = await management.describe("m", version)
+        assert (body["modelVersion"], body["status"]) == ("1.0", "FAILED")
+        (reason,) = management.startup.model_missing("m", version)
+        assert reason.startswith("Model m version 1.0 could not be registered; ")
+    with pytest.raises(VersionNotFound):
+        management.startup.model_missing("m", "3")
+    assert [one["modelVersion"] for one in await management.describe("m", "all")] == ["2", "1.0"]
+    assert management.list_models(9, 0)["models"] == [{"modelName": "m", "modelUrl": "m-2"}]
+
+
+async def test_another_default_version_may_be_chosen(without_default: Site) -> None:
+    without_default.management.set_default("m", "2")
+    assert without_default.catalog.find("m").version == "2"
+    assert defaults(without_default) == {"1.0": False, "2": True}
+    await without_default.management.unregister("m", "1.0")
+    assert without_default.management.startup.missing() == []
+
+
+async def test_a_default_version_that_is_mended_is_the_default(without_default: Site) -> None:
+    site, management = without_default, without_default.management
+    await site.register(site.model("m", "3"), 0)
+    for version in (None, "1.0"):
+        with pytest.raises(InvalidVersion, match=r"^Cannot remove default version for model m$"):
+            await management.unregister("m", version)
+
+    async def refuse(spec: WorkerSpec) -> None:
+        raise LoadFailed(500, "no")
+
+    site.backend.load = refuse
+    url = site.model("m", "1.0")
+    with pytest.raises(Internal):
+        await site.register(url)
+    assert defaults(site) == {"1.0": True, "2": False, "3": False}
+    site.backend.load = None
+    await site.register(url)
+    assert site.catalog.find("m").version == "1.0"
+    assert defaults(site) == {"1.0": True, "2": False, "3": False}
+    with pytest.raises(InvalidVersion):
+        await management.unregister("m", "1.0")
+
+
+async def test_the_first_version_that_somebody_registers_is_the_default(
+    without_default: Site,
+) -> None:
+    await without_default.management.unregister("m", "2")
+    with pytest.raises(ModelNotFound):
+        without_default.catalog.find("m")
+    await without_default.register(without_default.model("m", "3"), 0)
+    assert defaults(without_default) == {"3": True, "1.0": False}
+
+
+async def test_a_model_of_which_nothing_is_left_has_no_default(tmp_path: Path) -> None:
+    async with site_of(tmp_path, saved("m", "1.0"), saved("m", "2", default=False)) as site:
+        await restore(site)
+        await site.management.unregister("m", "1.0")
+        assert defaults(site) == {"2": False}
+        await site.management.unregister("m", None)
+        assert defaults(site) == {}
 
 
 async def test_what_failed_goes_when_it_is_registered_or_deleted(tmp_path: Path) -> None:
@@ -101,15 +178,17 @@ async def test_what_failed_goes_when_it_is_registered_or_deleted(tmp_path: Path)
 
 
 async def test_two_broken_versions_of_one_file_are_both_kept(tmp_path: Path) -> None:
-    versions = tuple(saved("m", number, mar_name="m.mar") for number in ("1.0", "2"))
+    versions = tuple(
+        saved("m", number, mar_name="m.mar", default=number == "2") for number in ("2", "1.0")
+    )
     async with site_of(tmp_path, *versions) as site:
         (site.folder / "m.mar").write_text("junk")
         await restore(site)
         assert site.management.startup.saved() == list(versions)
         described = await site.management.describe("m", "all")
         assert [(one["modelVersion"], one["loadedAtStartup"]) for one in described] == [
-            ("1.0", False),
             ("2", False),
+            ("1.0", False),
         ]
 
 

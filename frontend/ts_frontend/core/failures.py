@@ -6,8 +6,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -66,7 +66,6 @@ class Failures:
     """What failed and is not there yet."""
 
     def __init__(self) -> None:
-        # By name, url and version.
         self._failed: dict[tuple[str, str, str | None], FailedModel] = {}
 
     def __iter__(self) -> Iterator[FailedModel]:
@@ -74,25 +73,23 @@ class Failures:
 
     def add(self, failed: FailedModel) -> None:
         """Keep one, in place of an earlier failure of the same."""
-        self._failed[failed.name, failed.url, failed.version] = failed
+        self._failed[_key(failed)] = failed
 
-    def of(self, name: str) -> list[FailedModel]:
-        """Those of a name."""
-        return [one for one in self if one.name == name]
-
-    def forget(self, name: str, version: str | None = None, *, guess: bool = True) -> bool:
-        """Drop what failed under a name and, where one is given, may have been this version.
+    def of(self, name: str, version: str | None = None, *, guess: bool = True) -> list[FailedModel]:
+        """Those of a name and, where one is given, of a version.
 
         Args:
-            guess: drop what failed before its version was known, too.
-
-        Returns:
-            Whether there was something.
+            guess: count what failed before its version was known, too.
         """
         matching = (version, None) if guess else (version,)
-        return self._drop(
-            lambda one: one.name == name and (version is None or one.version in matching)
-        )
+        return [
+            one for one in self if one.name == name and (not version or one.version in matching)
+        ]
+
+    def forget(self, failed: Iterable[FailedModel]) -> None:
+        """Drop some."""
+        for one in failed:
+            self._failed.pop(_key(one), None)
 
     def mended(self, name: str, version: str, url: str) -> bool:
         """Drop what has been registered after all. Of ``load_models`` that is whatever failed under
@@ -107,16 +104,10 @@ class Failures:
                 return (one.name, one.version) == (name, version)
             return one.name == name or one.url == url
 
-        return self._drop(mends)
-
-    def _drop(self, condition: Callable[[FailedModel], bool]) -> bool:
-        found = [key for key, one in self._failed.items() if condition(one)]
-        for key in found:
-            del self._failed[key]
+        found = list(filter(mends, self))
+        self.forget(found)
         return bool(found)
 
-    def default_chosen(self, name: str) -> None:
-        """Somebody made another version the default: one that failed will not be it again."""
-        for key, one in self._failed.items():
-            if one.name == name and one.saved is not None:
-                self._failed[key] = replace(one, saved=replace(one.saved, default=False))
+
+def _key(failed: FailedModel) -> tuple[str, str, str | None]:
+    return failed.name, failed.url, failed.version

@@ -118,6 +118,7 @@ class Management:
         """
         model, change = await self._enter(asked, at_startup=False)
         outcome = await self._registered(asked, model, change)
+        self._catalog.confirm_default(model)
         if self.startup.failures.mended(model.name, model.version, asked.url):
             self._changed()
         return outcome
@@ -155,10 +156,12 @@ class Management:
         async with self._lock(model):
             try:
                 found = self._catalog.find(model, version)
-            except (ModelNotFound, VersionNotFound) as error:
-                nowhere = isinstance(error, ModelNotFound)
-                if not self.startup.failures.forget(model, version, guess=nowhere):
+            except (ModelNotFound, VersionNotFound):
+                failed = self.startup.failed(model, version)
+                if not failed:
                     raise
+                self._catalog.give_up_default(model, version)
+                self.startup.failures.forget(failed)
                 self._changed()
             else:
                 self._catalog.remove(found)
@@ -195,7 +198,6 @@ class Management:
     def set_default(self, model: str, version: str) -> Outcome:
         """Make a version the one that requests without a version get."""
         self._catalog.set_default(model, version)
-        self.startup.failures.default_chosen(model)
         self._changed()
         return Outcome(
             200, f'Default version successfully updated for model "{model}" to "{version}"'
@@ -203,7 +205,7 @@ class Management:
 
     def list_models(self, limit: int, next_page_token: int) -> dict[str, Any]:
         """A page of the models by name; a limit outside 0 to 100 means 100."""
-        return list_page(self._catalog.defaults(), limit, next_page_token)
+        return list_page(self._catalog.listed(), limit, next_page_token)
 
     async def describe(
         self, model: str, version: str | None, customized: bool = False
@@ -215,22 +217,22 @@ class Management:
         Args:
             customized: also ask the handler, whose JSON object comes as ``customizedMetadata``.
         """
-        failed = [one.body() for one in self.startup.failures.of(model)]
         try:
             if version == "all":
                 found = self._catalog.versions(model)
             else:
                 found = [self._catalog.find(model, version)]
-        except ModelNotFound:
-            if failed:
-                return failed
-            raise
+        except (ModelNotFound, VersionNotFound):
+            failed = self.startup.failed(model, None if version == "all" else version)
+            if not failed:
+                raise
+            return [one.body() for one in failed]
         startup = self._catalog.loaded_at_startup(model)
         bodies = [
             await describe_version(one, self._devices, loaded_at_startup=startup) for one in found
         ]
         if version == "all":
-            return bodies + failed
+            return bodies + [one.body() for one in self.startup.failures.of(model)]
         if customized:
             metadata = await _ask_handler(found[0])
             if metadata is not None:
@@ -290,7 +292,11 @@ class Management:
             wanted = wanted_workers(self._config, asked, blueprint.file)
         check_workers(wanted[0])
         # One that a start from a snapshot tries again does not count, as the others there.
-        self._catalog.add(model, at_startup=at_startup and self._config.model_snapshot is None)
+        self._catalog.add(
+            model,
+            at_startup=at_startup and self._config.model_snapshot is None,
+            starting=at_startup or asked.restored is not None,
+        )
         logger.info("Model %s version %s registered from %s", name, version, shown(asked.url))
         change = self._supervisor.scale(model, *wanted)
         self._changed()

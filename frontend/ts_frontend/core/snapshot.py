@@ -165,11 +165,12 @@ def registered(
 
     A default version that failed stays the default in the snapshot, until another one is chosen.
     """
-    there = [_saved(config, one, catalog.find(one.name) is one) for one in catalog]
+    there = [_saved(config, one, catalog.is_default(one)) for one in catalog]
     known = {(one.model, one.version) for one in there}
     lost = [one for one in unrestored if (one.model, one.version) not in known]
-    taken = {one.model for one in lost if one.default}
-    return [replace(one, default=one.default and one.model not in taken) for one in there] + lost
+    return there + [
+        replace(one, default=catalog.reserved(one.model) == one.version) for one in lost
+    ]
 
 
 def _saved(config: Config, model: ModelVersion, default: bool) -> SavedVersion:

@@ -21,7 +21,7 @@ from ts_frontend.core.readiness import Readiness
 from ts_frontend.core.settings import Registration
 from ts_frontend.core.snapshot import registered
 from ts_frontend.core.store import Store, default_name
-from ts_frontend.errors import Conflict, ModelNotFound, ServeError
+from ts_frontend.errors import Conflict, ModelNotFound, ServeError, VersionNotFound
 from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion
 from ts_frontend.urls import shown, without_secrets
 
@@ -92,7 +92,8 @@ class Startup:
     async def restore(self, snapshot: ModelSnapshot) -> None:
         """Register what a snapshot has; those that fail stay part of the next one.
 
-        Default versions come first: the first version of a model to be registered is its default.
+        Default versions come first: the first version of a model to be registered is its default,
+        and none while the one that somebody chose is not there.
         """
         listed = ", ".join(map(str, snapshot.versions)) or "no models"
         logger.info("Restoring %s from snapshot %s", listed, snapshot.name)
@@ -133,12 +134,20 @@ class Startup:
         """
         try:
             found = self._catalog.find(model, version)
-        except ModelNotFound:
-            failed = self.failures.of(model)
+        except (ModelNotFound, VersionNotFound):
+            failed = self.failed(model, version)
             if not failed:
                 raise
             return [one.reason for one in failed]
         return self._readiness.model_missing(found)
+
+    def failed(self, model: str, version: str | None) -> list[FailedModel]:
+        """What would be this version (None: the default), which the catalog has not, had it not
+        failed."""
+        nowhere = not self._catalog.holds_any(model)
+        if not nowhere:
+            version = version or self._catalog.reserved(model)
+        return self.failures.of(model, version, guess=nowhere)
 
     def saved(self) -> list[SavedVersion]:
         """What a snapshot of now has; see `snapshot.registered`."""
@@ -176,11 +185,14 @@ class Startup:
             text = "".join(traceback.format_exception(bug))
             self._fail(replace(failed, error=f"{type(bug).__name__}: {bug}", traceback=text), begun)
         else:
+            self._catalog.confirm_default(model)
             self._readiness.expect(model)
 
     def _fail(self, failed: FailedModel, history: History) -> None:
         history.add("FAILED", " ".join(failed.error.split()))
         self.failures.add(replace(failed, history=history))
+        if failed.saved is not None and failed.saved.default:
+            self._catalog.reserve_default(failed.saved.model, failed.saved.version)
         _log_failure(failed.url, failed.error, failed.traceback)
 
 
