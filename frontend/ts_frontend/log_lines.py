@@ -16,6 +16,7 @@ from typing import Literal
 import orjson
 
 from ts_frontend.log_files import FileSink, Pump
+from ts_frontend.log_text import entry, output_line
 
 _PIECES = 4  # of a text line: time stamp, what follows it, text, line feed
 _TEXT_CHUNK = 1000 * _PIECES  # joined without letting another thread run
@@ -73,11 +74,15 @@ class Lines(ABC):
 
     @abstractmethod
     def add(self, source: Source, text: str, fields: Fields = ()) -> None:
-        """Keep a line. Never blocks; any thread may call it."""
+        """Keep a line, which has no control characters. Never blocks; any thread may call it."""
 
     @abstractmethod
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
-        """Keep a text that may have several lines, such as one with a traceback."""
+        """Keep what a handler wrote, which may have several lines."""
+
+    @abstractmethod
+    def add_entry(self, source: Source, text: str) -> None:
+        """Keep a message of the server itself, perhaps with a traceback."""
 
     @abstractmethod
     def take(self) -> Iterator[tuple[FileSink, str]]:
@@ -133,7 +138,10 @@ class TextLines(Lines):
 
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         for line in text.splitlines() if "\n" in text else (text,):
-            self.add(source, line)
+            self.add(source, output_line(line))
+
+    def add_entry(self, source: Source, text: str) -> None:
+        self.add(source, entry(text))
 
     def take(self) -> Iterator[tuple[FileSink, str]]:
         for file, pieces in self._pieces.items():
@@ -170,6 +178,9 @@ class JsonLines(Lines):
 
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         self.add(source, text, fields)
+
+    def add_entry(self, source: Source, text: str) -> None:
+        self.add(source, text)
 
     def take(self) -> Iterator[tuple[FileSink, str]]:
         while self._records:

@@ -174,7 +174,7 @@ class Logs:
             self._console_pump.flush(_CONSOLE_GRACE)
 
     def _record(self, thread: str, logger: str, level: int, text: str) -> None:
-        self._lines.add(self._own(thread, logger, level), text)
+        self._lines.add_entry(self._own(thread, logger, level), text)
 
     def _prepare_sources(self) -> None:
         """Look up what Python's logging lets pass; asking it for each line would cost too much."""

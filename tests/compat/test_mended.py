@@ -141,6 +141,20 @@ def test_own_lines_stand_in_the_log_once(tmp_path: Path) -> None:
     assert (tmp_path / "ts_log.log").read_text().count("a line") == 1
 
 
+def test_nobody_forges_entries_of_the_log(tmp_path: Path) -> None:
+    """TorchServe's pattern ends with the message as it is."""
+    logs = Logs(Config(log_location=tmp_path, metrics_location=tmp_path), stdout=None)
+    logs.open()
+    try:
+        url = "a\n1999-12-31T00:00:00,000 [ERROR] main x - forged"
+        logging.getLogger("ts_frontend").error("Failed to load model: %s", url)
+    finally:
+        logs.close()
+    first, second = (tmp_path / "ts_log.log").read_text().splitlines()
+    assert first.endswith(" - Failed to load model: a")
+    assert second == "    1999-12-31T00:00:00,000 [ERROR] main x - forged"
+
+
 def test_each_rolled_file_of_a_day_is_kept(tmp_path: Path) -> None:
     """TorchServe's name of a rolled file has the day only."""
     sink = FileSink(tmp_path / "a.log", max_bytes=8)
@@ -1003,6 +1017,17 @@ async def test_a_json_register_is_64_kib_at_most() -> None:
     ):
         assert answer.status == 413
         assert "limit for parameters is 65536" in (await answer.json())["message"]
+
+
+async def test_a_version_without_a_url_of_its_own_is_refused(site: Site) -> None:
+    """TorchServe registered it, and nothing could name it, nor `all` in describe."""
+    for number, version in enumerate(("1/0", "1\n0", "..", "all", "ready")):
+        url = site.model("m", f"{number}", modelVersion=version)
+        with pytest.raises(InvalidModel, match=r"^Model version "):
+            await site.register(url)
+    with pytest.raises(InvalidModel, match=r"^Model name '\.\.' "):
+        await site.register(site.model(), model_name="..")
+    assert site.management.list_models(100, 0) == {"models": []}
 
 
 async def test_an_empty_json_register_is_a_400() -> None:

@@ -106,6 +106,16 @@ async def test_an_asynchronous_register_leaves_a_failing_model_retrying(site: Si
         ({}, {"runtime": "java"}, BadRequest("Invalid RuntimeType value: java")),
         ({"runtime": "ruby"}, {}, InvalidModel("Runtime is not defined or invalid.")),
         ({}, {"model_name": "a/b"}, InvalidModel("Model name 'a/b' can't be part of a URL")),
+        ({}, {"model_name": ".."}, InvalidModel("Model name '..' can't be part of a URL")),
+        ({"modelVersion": "1/0"}, {}, InvalidModel("Model version '1/0' can't be part of a URL")),
+        ({"modelVersion": "1\n2"}, {}, InvalidModel(r"Model version '1\n2' can't be part of")),
+        ({"modelVersion": "."}, {}, InvalidModel("Model version '.' can't be part of a URL")),
+        (
+            {"modelVersion": "all"},
+            {},
+            InvalidModel("Model version all is a word of the management"),
+        ),
+        ({"modelVersion": "ready"}, {}, InvalidModel("Model version ready is a word of the")),
         ({"handler": ""}, {}, InvalidModel("No handler is defined for model m: ")),
         (
             {"handler": [3]},

@@ -143,8 +143,41 @@ def test_a_traceback_follows_its_message(logs: Logs, tmp_path: Path) -> None:
 
     lines = read(tmp_path, "ts_log").splitlines()
     assert lines[0].endswith("[ERROR] main ts_frontend - It broke")
-    assert lines[1] == "Traceback (most recent call last):"
-    assert lines[-1] == "RuntimeError: the cause"
+    assert lines[1] == "    Traceback (most recent call last):"
+    assert lines[-1] == "    RuntimeError: the cause"
+
+
+FORGED = "1999-11-25T00:00:00,000 [ERROR] main FORGED - x"
+
+
+def test_no_value_begins_a_line_of_its_own(logs: Logs, tmp_path: Path) -> None:
+    for end in ("\n", "\r", "\r\n", "\x85", "\u2028", "\x0b"):
+        value = f"a{end}{FORGED}"
+        logging.getLogger("ts_frontend").info("url %s", value)
+        logs.model("W-9000-a_1.0", "stdout", logging.INFO, value)
+        try:
+            raise RuntimeError(value)
+        except RuntimeError:
+            logging.getLogger("ts_frontend").exception("It broke")
+    logs.flush()
+
+    for name in ("ts_log", "model_log"):
+        lines = read(tmp_path, name).splitlines()
+        assert any("FORGED" in line for line in lines)
+        assert [line for line in lines if line.startswith(FORGED[:10])] == []
+
+
+def test_control_characters_are_escaped_but_a_handlers_colours(logs: Logs, tmp_path: Path) -> None:
+    text = "\x1b[1;31mred\x1b[0m\tand\x1b[2Kgone\x07 10%\r20%\r"
+    logs.model("W-9000-a_1.0", "stderr", logging.WARNING, text)
+    logging.getLogger("ts_frontend").info("url %s", text)
+    logs.flush()
+
+    own = "\x1b[1;31mred\x1b[0m\tand\\x1b[2Kgone\\x07 10%\\r20%\n"
+    assert read(tmp_path, "model_log").endswith(f" - {own}")
+    assert read(tmp_path, "ts_log").endswith(
+        " - url \\x1b[1;31mred\\x1b[0m\tand\\x1b[2Kgone\\x07 10%\\r20%\\r\n"
+    )
 
 
 def test_records_of_other_libraries_arrive_too(logs: Logs, tmp_path: Path) -> None:

@@ -196,6 +196,15 @@ def test_unknown_model_metrics_are_dropped_or_detected() -> None:
     assert "# TYPE New counter\n" in rig.recorder.render([]).decode()
 
 
+def test_what_a_handler_chooses_breaks_no_line_of_the_log() -> None:
+    rig = Rig(auto_detect=True)
+    new = Metric("New\nName", "m\rs", "gauge", 1.0, (("A\n", "b\x85c"),), "i\nd")
+    rig.recorder.model_metric(new, "m", "1.0")
+    assert rig.logs.models == [
+        "New\\nName.m\\rs:1.0|#A\\n:b\\x85c|#hostname:h1,requestID:i\\nd,timestamp:1717105307"
+    ]
+
+
 def test_what_is_refused_takes_no_memory() -> None:
     rig = Rig()
     tracemalloc.start()

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 RUNTIMES = ("python", "python3", "LSP")
 DEFAULT_VERSION = "1.0"
 MAX_WORKERS = 1000
+# `/models/{m}/all` describes all versions, and `/models/{m}/ready` is a probe.
+TAKEN_VERSIONS = ("all", "ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +148,20 @@ def identify(asked: Registration, archive: Archive) -> tuple[str, str]:
     """The name and the version that a model is registered under.
 
     Raises:
-        InvalidModel: the manifest can't be used, or the name can't.
+        InvalidModel: the manifest can't be used, or the name or the version can't.
     """
     entry = _entry(archive.manifest)
     name = asked.model_name or _text(entry, "modelName") or default_name(asked.url)
     if not name:
         raise InvalidModel("Model name is not defined.")
-    if "/" in name or not name.isprintable():
-        raise InvalidModel(f"Model name {name!r} can't be part of a URL: no slash, no control code")
-    return name, _text(entry, "modelVersion") or DEFAULT_VERSION
+    version = _text(entry, "modelVersion") or DEFAULT_VERSION
+    _check_addressable("Model name", name)
+    _check_addressable("Model version", version)
+    if version in TAKEN_VERSIONS:
+        raise InvalidModel(
+            f"Model version {version} is a word of the management API: give it another one."
+        )
+    return name, version
 
 
 def _entry(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -240,6 +247,14 @@ def _gpu_sets(
             f"No enough gpu devices for model:{blueprint.name} parallelLevel:{parallel.level}"
         )
     return sets
+
+
+def _check_addressable(what: str, text: str) -> None:
+    """Refuse what no URL can name; each is also a part of the lines in logs."""
+    if "/" in text or not text.isprintable():
+        raise InvalidModel(f"{what} {text!r} can't be part of a URL: no slash, no control code")
+    if text in (".", ".."):
+        raise InvalidModel(f"{what} {text!r} can't be part of a URL: clients leave it out")
 
 
 def _check_manifest_runtime(runtime: str, name: str) -> None:

@@ -27,6 +27,7 @@ from ts_frontend.http.exchange import Exchange, RequestIds
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.response import RawResponse
 from ts_frontend.http.router import Router
+from ts_frontend.log_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ class Listener:
         remote = protocol.remote_text if isinstance(protocol, Connection) else ""
         target = exchange.target
         if not target.isascii():
-            target = target.encode("utf-8", "replace").decode()
+            target = one_line(target.encode("utf-8", "replace").decode())
         method, status = exchange.method, response.status
         version = version or exchange.request.version
         # One of aiohttp's constants, all but always.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ts_frontend.log_text import one_line
 from ts_frontend.metrics.family import Child
 from ts_frontend.metrics.spec import MetricSpec
 from ts_frontend.metrics.text import java_double
@@ -56,8 +57,8 @@ class Series:
         labels = dict(zip(spec.dimensions[:-1], values[:-1], strict=True))
         dimensions = ",".join(f"{name}:{value}" for name, value in labels.items())
         self._facts = (spec.name, spec.unit, spec.kind, labels, values[-1])
-        self._prefix = f"{spec.name}.{spec.unit}:"
-        self._suffix = f"|#{dimensions}|#hostname:{values[-1]}"
+        self._prefix = one_line(f"{spec.name}.{spec.unit}:")
+        self._suffix = one_line(f"|#{dimensions}|#hostname:{values[-1]}")
         # The line's end carries the time in whole seconds; it is made anew once a second. Counts
         # and times in whole milliseconds repeat themselves: so does their line, until then.
         self._end = ""
@@ -80,9 +81,9 @@ class Series:
             self._end = f",timestamp:{second}"
             self._line = ""
         if request_ids:
-            text = java_double(value)
+            text, ids = java_double(value), one_line(request_ids)
             self._write(
-                f"{self._prefix}{text}{self._suffix},requestID:{request_ids}{self._end}",
+                f"{self._prefix}{text}{self._suffix},requestID:{ids}{self._end}",
                 (*self._facts, value, self._second, request_ids),
             )
             return
