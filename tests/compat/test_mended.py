@@ -953,6 +953,16 @@ async def test_memory_usage_is_of_now(site: Site) -> None:
     assert body["workers"][0]["memoryUsage"] > 1_000_000
 
 
+async def test_a_call_that_is_overtaken_has_not_failed(site: Site) -> None:
+    """TorchServe reported workers that were stopped on purpose as failed to start."""
+    site.backend.load = never
+    await site.register(site.model(), 0)
+    call = asyncio.create_task(site.management.scale("m", None, 2, 2, True))
+    await site.backend.until(lambda: site.backend.starting == 2)
+    await site.management.scale("m", None, 0, 0, True)
+    assert (await call).status == 206
+
+
 async def test_a_negative_number_of_workers_is_a_400(site: Site) -> None:
     """TorchServe's own IndexOutOfBoundsException came through, as 500."""
     await site.register(site.model(), 0)

@@ -63,6 +63,23 @@ async def test_a_failed_scale_keeps_the_model_and_prints_null(site: Site) -> Non
     assert (await site.management.scale("m", None, 2, 2, True)).status == 206
 
 
+async def test_a_scale_that_another_one_comes_over_has_not_failed(site: Site) -> None:
+    await site.register(site.model(), 1)
+    site.backend.load = never
+    scale = site.management.scale
+
+    call = asyncio.create_task(scale("m", None, 3, 3, True))
+    await site.backend.until(lambda: site.backend.starting == 2)
+    await scale("m", None, 1, 1, True)
+    assert await call == Outcome(206, "Workers scaling in progress...")
+    # Unregistered meanwhile.
+    call = asyncio.create_task(scale("m", "1.0", 3, 3, True))
+    await site.backend.until(lambda: site.backend.starting == 2)
+    await site.management.unregister("m", None)
+    with pytest.raises(ModelNotFound, match=r"^Model not found: m$"):
+        await call
+
+
 async def test_set_default_and_ready(site: Site) -> None:
     await site.register(site.model(), 0)
     await site.register(site.model(version="2"), 1)
@@ -113,7 +130,7 @@ async def test_a_model_that_still_loads_can_be_unregistered(site: Site) -> None:
     registering = asyncio.create_task(site.register(site.model(), 1))
     await site.backend.until(lambda: site.backend.starting == 1)
     await site.management.unregister("m", None)
-    with pytest.raises(Internal, match="stopped before it had loaded"):
+    with pytest.raises(ModelNotFound, match=r"^Model not found: m$"):
         await registering
     site.backend.load = None
     assert (await site.register("m-1.0")).status == 200
@@ -134,7 +151,7 @@ async def test_a_failing_register_leaves_a_namesake_alone(site: Site) -> None:
     site.backend.load = None
     await site.register(url, 1)
     gate.set()
-    with pytest.raises(Internal):
+    with pytest.raises(ModelNotFound):
         await registering
     assert len(site.catalog.find("m").slots) == 1
 

@@ -96,8 +96,7 @@ def test_scaling_down_cancels_a_start_and_a_pause() -> None:
             down = rig.supervisor.scale(model, 0, 0)
             await rig.supervisor.settle(down, None)
             assert rig.backend.killed == 1
-            with pytest.raises(Internal, match="stopped before it had loaded"):
-                await rig.supervisor.settle(up, None)
+            assert not await rig.supervisor.settle(up, None)
             rig.backend.load = refuse
             up = rig.supervisor.scale(model, 1, 1)
             with pytest.raises(Internal):

@@ -136,13 +136,13 @@ class Management:
         if not asked.synchronous:
             return Outcome(202, _PROCESSING)
         try:
-            complete = await self._supervisor.settle(change, model.version)
+            complete = await self._settle(change, model.version)
         except (ServeError, asyncio.CancelledError):  # the server stops: a snapshot has it not
             await self._withdraw(model)
             raise
         if not complete:
             return Outcome(206, _IN_PROGRESS)
-        return Outcome(200, f"{registered}{model.min_workers} initial workers")
+        return Outcome(200, f"{registered}{change.wanted} initial workers")
 
     async def unregister(self, model: str, version: str | None) -> Outcome:
         """Remove a version (None: the default) once its workers answered their current batch.
@@ -186,14 +186,13 @@ class Management:
         async with self._lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
-            min_worker = found.min_workers  # lower where there are too few GPUs
             self._changed()
         if not synchronous:
             return Outcome(202, _PROCESSING)
-        if not await self._supervisor.settle(change, version):
+        if not await self._settle(change, version):
             return Outcome(206, _IN_PROGRESS)
         suffix = "" if version is None else f", version: {version}"
-        return Outcome(200, f"Workers scaled to {min_worker} for model: {model}{suffix}")
+        return Outcome(200, f"Workers scaled to {change.wanted} for model: {model}{suffix}")
 
     def set_default(self, model: str, version: str) -> Outcome:
         """Make a version the one that requests without a version get."""
@@ -320,6 +319,12 @@ class Management:
         )
         model.asked, model.yaml_workers = asked, blueprint.file.workers
         return model
+
+    async def _settle(self, change: Change, version: str | None) -> bool:
+        """As `Supervisor.settle`; raises what `find` does if the version went meanwhile."""
+        complete = await self._supervisor.settle(change, version)
+        self._catalog.find(change.model.name, change.model.version)
+        return complete
 
     async def _withdraw(self, model: ModelVersion) -> None:
         """Unregister a version whose workers failed, unless somebody else has done it."""

@@ -95,7 +95,8 @@ class Slot:
         self._failing_since: float | None = None
         self._logged = ""  # the last traceback: each retry of a broken model has the same
         self._counts = counts
-        # Result of the first attempt: None, or why the worker did not load.
+        # Result of the first attempt: why the worker did not load; None where it did, and where
+        # the slot was retired before, which is no failure.
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[LoadFailed | None] = loop.create_future()
 
@@ -269,11 +270,11 @@ class Slot:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._counts.left(self)
-        if not self.first.done():
-            self.first.set_result(LoadFailed(500, "The worker was stopped before it had loaded."))
         if not task.cancelled() and (bug := task.exception()) is not None:
             self.failure = LoadFailed(500, str(bug), "".join(traceback.format_exception(bug)))
             logger.error("%s is lost", self.name, exc_info=bug)
+        if not self.first.done():
+            self.first.set_result(None if self.state is State.RETIRED else self.failure)
         if self.state is not State.RETIRED:
             self.has_loaded = False
             self._enter(State.DEAD, self.error or "")

@@ -32,9 +32,11 @@ _TRACEBACK_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a call of `Supervisor.scale` has set going."""
+    """What a call of `Supervisor.scale` has set going, to have ``wanted`` workers at least:
+    fewer than asked for where there are too few GPUs."""
 
     model: ModelVersion
+    wanted: int
     started: tuple[Slot, ...]
     retiring: tuple[asyncio.Task[None], ...]
 
@@ -90,10 +92,11 @@ class Supervisor:
         for slot in started:
             slot.start()
         retiring = self._retire(surplus, self._drain_limit)
-        return Change(model, tuple(started), retiring)
+        return Change(model, minimum, tuple(started), retiring)
 
     async def settle(self, change: Change, version: str | None) -> bool:
-        """Wait for what `scale` began; True when all workers wanted now are running.
+        """Wait for what `scale` began; True when all workers that it wanted are running: another
+        call may have come over it.
 
         Args:
             version: as the client named it, for TorchServe's text: None prints as ``null``.
@@ -111,7 +114,7 @@ class Supervisor:
         if change.retiring:
             await asyncio.wait(change.retiring)
         ready = sum(slot.state is State.READY for slot in change.model.slots)
-        return ready >= change.model.min_workers
+        return ready >= change.wanted
 
     async def stop(self, model: ModelVersion, reason: Callable[[], ServeError]) -> None:
         """End all workers of a version and answer what waits in its queue with ``reason()``.
