@@ -243,6 +243,13 @@ async def test_the_clients_request_id_is_not_taken_over() -> None:
         assert e.inference.headers()["x-request-id"] == "mine"
 
 
+async def test_a_request_needs_no_host() -> None:
+    """HTTP/1.1 asks for one; HAProxy's checks, for instance, have none unless told so."""
+    async with edge() as e:
+        answer = await talk(e.port, b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 async def test_any_method_predicts_and_the_query_stays_outside() -> None:
     """TorchServe looked at neither the method nor the query of /predictions; on /invocations the
     query became part of the row."""

@@ -58,6 +58,7 @@ from ts_frontend.errors import (
     ServiceUnavailable,
     VersionNotFound,
 )
+from ts_frontend.http.server import Listener
 from ts_frontend.http.tokens import Tokens, mounted_keys
 from ts_frontend.log_files import FileSink
 from ts_frontend.logs import Logs
@@ -210,6 +211,18 @@ def test_an_expired_request_gets_a_408_or_a_504() -> None:
             rig.worker.finish()
 
     run_virtual(main)
+
+
+async def test_a_silent_connection_is_closed() -> None:
+    """TorchServe had no time limit for it."""
+
+    def hurry(listener: Listener) -> None:
+        assert listener._head_timeout == 30
+        listener._head_timeout = 0.1
+
+    async with edge(tune=hurry) as e:
+        assert await talk(e.port) == b""
+        assert await talk(e.port, b"GET /ping HTT") == b""
 
 
 async def test_requests_that_wait_for_an_unregistered_model_get_a_404(site: Site) -> None:

@@ -19,7 +19,7 @@ from tests.frontend.http_fakes import Edge, echo, edge, post, talk, until, witho
 from ts_frontend.config import Address
 from ts_frontend.core.job import Answer
 from ts_frontend.errors import ServiceUnavailable
-from ts_frontend.http import connection
+from ts_frontend.http import connection, draining
 from ts_frontend.http.connection import Connection
 from ts_frontend.http.response import JOIN_BELOW, RawResponse
 from ts_frontend.http.server import BindError, Listener
@@ -362,6 +362,55 @@ async def test_half_a_head_that_comes_with_the_connection_is_given_up() -> None:
             assert await asyncio.wait_for(loop.sock_recv(early, 1), 10) == b""
 
 
+async def test_a_client_that_says_nothing_is_given_up() -> None:
+    def hurry(listener: Listener) -> None:
+        listener._head_timeout = 0.1
+
+    async with edge(tune=hurry) as e:
+        assert await talk(e.port) == b""
+
+
+async def test_the_time_for_a_head_is_not_that_between_requests() -> None:
+    async with edge() as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        for _ in range(2):
+            writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"}\n")
+            (connection,) = e.listeners[0]._web.connections
+            connection.expire(time.monotonic() + 1000)
+        writer.close()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["our loop", "aiohttp's loop"])
+async def test_requests_without_a_host_are_answered(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_KNOWN", known)
+    body = b"GET /x HTTP/1.1\r\n\r\n"
+    async with edge() as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        for head in (b"", b"X-Host: y\r\n", b"HOST: z\r\n"):
+            writer.write(b"GET /ping HTTP/1.1\r\n" + head + b"\r\n")
+            assert (await reader.readuntil(b"}\n")).startswith(b"HTTP/1.1 200 ")
+        # What only looks like a request is the body of one.
+        head = b"POST /predictions/m HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head)
+        await until(lambda: any(one._current_request for one in e.listeners[0]._web.connections))
+        writer.write(body)
+        assert (await reader.readuntil(body)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_request_without_a_host_that_comes_with_the_connection_is_answered() -> None:
+    async with edge() as e:
+        with socket.create_connection(("127.0.0.1", e.port)) as early:
+            early.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
+            early.setblocking(False)
+            loop = asyncio.get_running_loop()
+            answer = await asyncio.wait_for(loop.sock_recv(early, 99), 10)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     def hurry(listener: Listener) -> None:
         listener._keep_alive = 0.1
@@ -480,6 +529,84 @@ async def test_stopping_does_not_wait_longer_than_its_grace() -> None:
         assert grace <= time.monotonic() - begun < grace + 1.5
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
+
+
+HALF = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab"
+
+
+async def half_sent(e: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request but for the end of its body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+    writer.write(HALF)
+    connections = e.listeners[0]._web.connections
+    await until(lambda: any(draining.unfinished_body(one) for one in connections))
+    return reader, writer
+
+
+async def test_stopping_takes_the_rest_of_a_request() -> None:
+    async with edge() as e:
+        reader, writer = await half_sent(e)
+        stop = asyncio.create_task(e.listeners[0].stop(grace=20))
+        await until(lambda: e.listeners[0]._draining)
+        await asyncio.sleep(0)
+        writer.write(b"cd")
+        assert (await reader.read()).endswith(b"\r\n\r\nabcd")
+        await asyncio.wait_for(stop, 2)
+        writer.close()
+
+
+@pytest.mark.parametrize("limit", ["IDLE_SECONDS", "SENDING_SECONDS"])
+async def test_stopping_waits_for_no_client_that_does_not_get_on(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, limit, 0.1)
+    async with edge() as e:
+        reader, writer = await half_sent(e)
+        begun = time.monotonic()
+        await e.listeners[0].stop(grace=20)
+        assert time.monotonic() - begun < 2.5
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"does not wait for the rest of this request" in answer
+        writer.close()
+
+
+async def test_stopping_waits_for_no_client_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draining, "IDLE_SECONDS", 0.1)
+
+    async def long(request: Request) -> Answer:
+        return Answer(200, "", b"", bytes(64 << 20))
+
+    async with edge(behaviour=long) as e:
+        _, writer = await asyncio.open_connection("127.0.0.1", e.port, limit=1)
+        writer.write(post("/predictions/m"))
+        await until(lambda: bool(e.inference.calls))
+        begun = time.monotonic()
+        await e.listeners[0].stop(grace=20)
+        assert time.monotonic() - begun < 3
+        writer.close()
+
+
+async def test_stopping_gives_the_full_grace_to_who_waits_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in ("IDLE_SECONDS", "SENDING_SECONDS", "_LOOK_SECONDS"):
+        monkeypatch.setattr(draining, limit, 0.01)
+    go = asyncio.Event()
+
+    async def wait(request: Request) -> Answer:
+        await go.wait()
+        return await echo(request)
+
+    async with edge(behaviour=wait) as e:
+        asked = asyncio.create_task(talk(e.port, post("/predictions/m", b"late")))
+        await until(lambda: bool(e.inference.calls))
+        stop = asyncio.create_task(e.listeners[0].stop(grace=20))
+        asyncio.get_running_loop().call_later(0.3, go.set)
+        assert (await asked).endswith(b"\r\n\r\nlate")
+        await stop
 
 
 async def test_a_keep_alive_client_is_told_that_the_server_drains() -> None:

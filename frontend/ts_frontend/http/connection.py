@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +17,7 @@ from aiohttp.http import RawRequestMessage, StreamWriter
 from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
 from ts_frontend.errors import BadRequest, Internal, ServeError
+from ts_frontend.http import draining
 from ts_frontend.http.response import RawResponse
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ _INTERNALS = (
     *("_task_handler", "_waiter"),
 )
 _KNOWN = all(hasattr(RequestHandler, name) for name in _INTERNALS)
+
+_HEAD = re.compile(rb"([!-~]+ [!-~]+ HTTP/1\.1\r\n)((?:[^\r\n]+\r\n)*)\r\n")
+_HOST = re.compile(rb"^host[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 # Answers a request that failed outside the faces; the request may be aiohttp's stand-in for one
@@ -61,7 +66,11 @@ class Connection(RequestHandler):
         self._handler = self._request_handler = handler
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember who it is; the socket has forgotten when the last line is logged."""
+        """Remember who it is; the socket has forgotten when the last line is logged.
+
+        The time for the first head runs from here: a client may never send a byte.
+        """
+        self._head_since = time.monotonic()
         peer = transport.get_extra_info("peername")
         # A Unix socket has no peer name; TorchServe shows 127.0.0.1 alone.
         if isinstance(peer, tuple):
@@ -71,12 +80,18 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and note since when a head is incomplete."""
+        # Two looks cost a tenth of a microsecond; all clients but some probes spell it so.
+        if b"\nHost:" not in data and b"\nhost:" not in data and self._between_requests():
+            data = _with_host(data)
         super().data_received(data)
         waiter = self._waiter
         if self._started and (waiter is None or waiter.done()):
             self._head_since = 0.0
         elif data and not self._head_since:
             self._head_since = time.monotonic()
+
+    def _between_requests(self) -> bool:
+        return not self._messages and (self._waiter is not None or not self._started)
 
     async def start(self) -> None:
         """Answer requests that have arrived whole, one after another, in this very task.
@@ -162,6 +177,27 @@ class Connection(RequestHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
+    def close(self) -> None:
+        """Take no more requests.
+
+        Of one that is half here the rest may come: aiohttp would throw it away and wait for it.
+        """
+        if draining.unfinished_body(self) is None:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Let a request under way end, and close.
+
+        Args:
+            timeout: seconds; None for as long as the caller waits, unless the client is idle.
+        """
+        if timeout is None:
+            async with draining.hurried(self):
+                await draining.sent(self)
+                await super().shutdown(timeout)
+        else:
+            await super().shutdown(timeout)
+
     def expire(self, before: float) -> None:
         """Close the connection if its head has been incomplete since ``before``."""
         if self._head_since and self._head_since < before:
@@ -190,6 +226,18 @@ class Connection(RequestHandler):
         return self._failed(
             request, Internal("The server failed to answer; its log holds the cause.")
         )
+
+
+def _with_host(data: bytes) -> bytes:
+    """Add an empty Host to a request that begins here and has none.
+
+    HTTP/1.1 asks for one, and aiohttp's parsers refuse what lacks it. TorchServe answered, and load
+    balancers probe so.
+    """
+    head = _HEAD.match(data)
+    if head is None or _HOST.search(head[2]):
+        return data
+    return b"".join((head[1], b"Host: \r\n", data[head.end(1) :]))
 
 
 class WebServer(Server):
