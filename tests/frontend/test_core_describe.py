@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.core_rig import Site, until
 from tests.fakes import FakeWorker, LoadFailed
+from ts_frontend.core.devices import Devices
 from ts_frontend.core.nvml import Gpu
 from ts_frontend.errors import (
     ModelNotFound,
@@ -138,6 +141,32 @@ async def test_describe_all_versions_and_unknown_ones(site: Site) -> None:
         await site.management.describe("x", "all")
     with pytest.raises(VersionNotFound, match=r"^Model version: 3 does not exist for model: m$"):
         await site.management.describe("m", "3")
+
+
+async def test_all_versions_are_described_as_of_one_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in ("1.0", "2", "3"):
+        await site.register(site.model(version=number), 1)
+    measuring, go_on = threading.Event(), threading.Event()
+    measured: list[list[int]] = []
+
+    def measure(workers: list[tuple[tuple[int, ...], int | None]], devices: Devices) -> Any:
+        measured.append([len(pids) for pids, _ in workers])
+        measuring.set()
+        go_on.wait(20)
+        return [(7, "N/A") for _ in workers]
+
+    monkeypatch.setattr("ts_frontend.core.describe._measure", measure)
+    describing = asyncio.create_task(site.management.describe("m", "all"))
+    await asyncio.to_thread(measuring.wait, 20)
+    await site.management.scale("m", "2", 3, 3, True)
+    await site.management.unregister("m", "3")
+    go_on.set()
+    bodies = await describing
+    assert measured == [[1, 1, 1]]
+    assert [body["minWorkers"] for body in bodies] == [1, 1, 1]
+    assert [[one["memoryUsage"] for one in body["workers"]] for body in bodies] == [[7]] * 3
 
 
 async def test_devices_in_describe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,22 +9,18 @@ import asyncio
 import contextlib
 import logging
 import os
-import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.changes import Changes
-from ts_frontend.core.describe import describe_version, list_page
+from ts_frontend.core.describe import ask_handler, describe_versions, list_page
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
-from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.registration import (
     Blueprint,
@@ -48,7 +44,6 @@ from ts_frontend.errors import (
     VersionNotFound,
 )
 from ts_frontend.urls import shown
-from ts_worker.messages import Request, pack_headers
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
@@ -227,13 +222,11 @@ class Management:
                 raise
             return [one.body() for one in failed]
         startup = self._catalog.loaded_at_startup(model)
-        bodies = [
-            await describe_version(one, self._devices, loaded_at_startup=startup) for one in found
-        ]
-        if version == "all":
-            return bodies + [one.body() for one in self.startup.failures.of(model)]
-        if customized:
-            metadata = await _ask_handler(found[0])
+        failed = self.startup.failures.of(model) if version == "all" else []
+        bodies = await describe_versions(found, self._devices, loaded_at_startup=startup)
+        bodies += [one.body() for one in failed]
+        if customized and version != "all":
+            metadata = await ask_handler(found[0])
             if metadata is not None:
                 bodies[0]["customizedMetadata"] = metadata
         return bodies
@@ -358,15 +351,3 @@ class Management:
         if lock is None:
             lock = self._locks[model] = asyncio.Lock()
         return lock
-
-
-async def _ask_handler(model: ModelVersion) -> dict[str, Any] | None:
-    request = Request(str(uuid.uuid4()).encode(), pack_headers([("describe", "True")]), ())
-    answer = await describe_itself(model, request)
-    if not answer.body:
-        return None
-    try:
-        metadata = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
