@@ -202,7 +202,7 @@ async def test_cancelling_a_register_before_it_is_in_leaves_nothing(
         reached.set()
         await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr("ts_frontend.core.management.build", build)
+    monkeypatch.setattr("ts_frontend.core.registrar.build", build)
     task = asyncio.create_task(site.register(site.model()))
     await reached.wait()
     task.cancel()
@@ -214,14 +214,14 @@ async def test_cancelling_a_register_before_it_is_in_leaves_nothing(
 async def test_an_unexpected_failure_of_one_startup_model_leaves_the_others(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetch = site.management._store.fetch
+    fetch = site.management._registrar._store.fetch
 
     async def odd(url: str, **options: bool) -> Archive:
         if url == "bad.mar":
             raise ValueError("the cause")
         return await fetch(url, **options)
 
-    monkeypatch.setattr(site.management._store, "fetch", odd)
+    monkeypatch.setattr(site.management._registrar._store, "fetch", odd)
     await site.management.startup.load(f"bad.mar, http://[x/m.mar, {site.model()}")
     assert [model.name for model in site.catalog] == ["m"]
     assert "Failed to load model: bad.mar" in caplog.text

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ts_frontend.errors import ServiceUnavailable
+from ts_frontend.urls import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ def _report(change: asyncio.Task[Any]) -> None:
     if change.cancelled():
         logger.warning("A change of models was cut off by the end of the server.")
     elif (error := change.exception()) is not None:
-        logger.warning("A change of models failed after its client had gone: %s", error)
+        logger.warning(
+            "A change of models failed after its client had gone: %s", without_secrets(str(error))
+        )
     else:
         logger.info(
             "A change of models ended after its client had gone: %s", change.result().message

@@ -6,49 +6,32 @@ Calls that change one model wait for each other; models do not wait for other mo
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.changes import Changes
 from ts_frontend.core.describe import ask_handler, describe_versions, list_page
 from ts_frontend.core.devices import Devices
-from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.registration import (
-    Blueprint,
-    build,
-    check_numbers,
-    check_runtime,
-    check_workers,
-    draw,
-    identify,
-)
+from ts_frontend.core.registrar import Registrar
+from ts_frontend.core.registration import check_workers
 from ts_frontend.core.reload import Reloader
-from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
+from ts_frontend.core.settings import Registration
 from ts_frontend.core.startup import Identified, Startup
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
 from ts_frontend.errors import (
     BadRequest,
-    InvalidVersion,
     ModelNotFound,
     ServeError,
     VersionNotFound,
 )
-from ts_frontend.urls import shown
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
-
-logger = logging.getLogger(__name__)
 
 __all__ = ["Management", "Outcome", "Registration"]
 
@@ -88,21 +71,14 @@ class Management:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.changes = Changes()
-        self._config = config
         self._catalog = catalog
-        self._store = store
         self._supervisor = supervisor
         self._devices = devices
-        self._cores = cores
-        self._environ = environ
-        envs = config.py_env_cache or default_folder(environ, config.temp_dir)
-        self._environments = EnvCache(envs.absolute(), config.py_env_cache_max)
-        self._changed: Callable[[], None] = lambda: None
-        self.startup = Startup(config, catalog, store, self._enter_at_startup)
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self.reloader = Reloader(
-            catalog, supervisor, self._make, self._discard, self._lock, lambda: self._changed()
+        self._registrar = Registrar(
+            config, catalog, store, supervisor, devices, cores=cores, environ=environ
         )
+        self.startup = Startup(config, catalog, store, self._enter_at_startup)
+        self.reloader = Reloader(catalog, supervisor, self._registrar)
 
     async def register(self, asked: Registration) -> Outcome:
         """Make a model version available and start the workers it should have.
@@ -111,11 +87,11 @@ class Management:
             ServeError: see the table in §5.2 of TorchServe's management API; the version is then
                 not registered. `Internal` from a worker carries its cause and traceback.
         """
-        model, change = await self._enter(asked, at_startup=False)
+        model, change = await self._registrar.enter(asked, at_startup=False)
         outcome = await self._registered(asked, model, change)
         self._catalog.confirm_default(model)
         if self.startup.failures.mended(model.name, model.version, asked.url):
-            self._changed()
+            self._registrar.changed()
         return outcome
 
     async def _registered(
@@ -133,7 +109,7 @@ class Management:
         try:
             complete = await self._settle(change, model.version)
         except (ServeError, asyncio.CancelledError):  # the server stops: a snapshot has it not
-            await self._withdraw(model)
+            await self._registrar.withdraw(model)
             raise
         if not complete:
             return Outcome(206, _IN_PROGRESS)
@@ -148,7 +124,7 @@ class Management:
             ModelNotFound, VersionNotFound, InvalidVersion (a default that is not alone),
             RequestTimeout (its workers did not end in time).
         """
-        async with self._lock(model):
+        async with self._registrar.lock(model):
             try:
                 found = self._catalog.find(model, version)
             except (ModelNotFound, VersionNotFound):
@@ -157,11 +133,9 @@ class Management:
                     raise
                 self._catalog.give_up_default(model, version)
                 self.startup.failures.forget(failed)
-                self._changed()
+                self._registrar.changed()
             else:
-                self._catalog.remove(found)
-                self._changed()
-                await self._take_down(found)
+                await self._registrar.remove(found)
         return Outcome(200, f'Model "{model}" unregistered')
 
     async def scale(
@@ -178,10 +152,10 @@ class Management:
         if min_worker < 0:
             raise BadRequest("min_worker cannot be negative.")
         check_workers(min_worker)
-        async with self._lock(model):
+        async with self._registrar.lock(model):
             found = self._catalog.find(model, version)
             change = self._supervisor.scale(found, min_worker, max_worker)
-            self._changed()
+            self._registrar.changed()
         if not synchronous:
             return Outcome(202, _PROCESSING)
         if not await self._settle(change, version):
@@ -192,7 +166,7 @@ class Management:
     def set_default(self, model: str, version: str) -> Outcome:
         """Make a version the one that requests without a version get."""
         self._catalog.set_default(model, version)
-        self._changed()
+        self._registrar.changed()
         return Outcome(
             200, f'Default version successfully updated for model "{model}" to "{version}"'
         )
@@ -237,80 +211,15 @@ class Management:
 
     def on_change(self, changed: Callable[[], None]) -> None:
         """Have this called once a version is registered, scaled, removed or made the default."""
-        self._changed = changed
+        self._registrar.on_change(changed)
 
     async def close(self) -> None:
         """Delete the unpacked files of all models, once the supervisor is closed."""
-        for model in list(self._catalog):
-            await self._store.release(model.archive)
-            self._environments.release(model.archive.root)
+        await self._registrar.close()
 
     async def _enter_at_startup(self, asked: Registration, identified: Identified) -> ModelVersion:
         at_startup = asked.restored is None
-        model, _ = await self._enter(asked, at_startup=at_startup, identified=identified)
-        return model
-
-    async def _enter(
-        self,
-        asked: Registration,
-        *,
-        at_startup: bool,
-        identified: Identified = lambda name, version: None,
-    ) -> tuple[ModelVersion, Change]:
-        check_runtime(asked.runtime)
-        asked = check_numbers(asked)
-        archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
-        try:
-            identified(*identify(asked, archive))
-            blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
-            async with self._lock(blueprint.name):
-                return await self._add(asked, blueprint, archive, at_startup)
-        except BaseException:
-            await self._discard(archive)
-            raise
-
-    async def _add(
-        self, asked: Registration, blueprint: Blueprint, archive: Archive, at_startup: bool
-    ) -> tuple[ModelVersion, Change]:
-        name, version = blueprint.name, blueprint.version
-        self._catalog.check_free(name, version)
-        model = await self._build(asked, blueprint, archive)
-        if at_startup:
-            parallel = model.settings.parallel
-            default = self._devices.count or self._cores
-            default = max(1, default // (1 if parallel is None else parallel.level))
-            wanted = startup_workers(self._config, name, version, blueprint.file, default)
-        else:
-            wanted = wanted_workers(self._config, asked, blueprint.file)
-        check_workers(wanted[0])
-        # One that a start from a snapshot tries again does not count, as the others there.
-        self._catalog.add(
-            model,
-            at_startup=at_startup and self._config.model_snapshot is None,
-            starting=at_startup or asked.restored is not None,
-        )
-        logger.info("Model %s version %s registered from %s", name, version, shown(asked.url))
-        change = self._supervisor.scale(model, *wanted)
-        self._changed()
-        return model, change
-
-    async def _make(self, asked: Registration) -> ModelVersion:
-        """A version that is not registered."""
-        archive = await self._store.fetch(asked.url, s3_sse_kms=asked.s3_sse_kms)
-        try:
-            blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
-            return await self._build(asked, blueprint, archive)
-        except BaseException:
-            await self._discard(archive)
-            raise
-
-    async def _build(
-        self, asked: Registration, blueprint: Blueprint, archive: Archive
-    ) -> ModelVersion:
-        model = await build(
-            self._config, self._devices, blueprint, archive, self._environ, self._environments
-        )
-        model.asked, model.yaml_workers = asked, blueprint.file.workers
+        model, _ = await self._registrar.enter(asked, at_startup=at_startup, identified=identified)
         return model
 
     async def _settle(self, change: Change, version: str | None) -> bool:
@@ -318,36 +227,3 @@ class Management:
         complete = await self._supervisor.settle(change, version)
         self._catalog.find(change.model.name, change.model.version)
         return complete
-
-    async def _withdraw(self, model: ModelVersion) -> None:
-        """Unregister a version whose workers failed, unless somebody else has done it."""
-        async with self._lock(model.name):
-            if not self._catalog.holds(model):
-                return
-            # Other versions came meanwhile: a default stays, and its workers keep retrying.
-            with contextlib.suppress(InvalidVersion):
-                self._catalog.remove(model)
-                self._changed()
-                await self._take_down(model)
-
-    async def _take_down(self, model: ModelVersion) -> None:
-        try:
-            # Those who wait in its queue hear what those who come now hear.
-            gone = partial(self._catalog.missing, model.name, model.version)
-            await self._supervisor.stop(model, gone)
-        finally:
-            await self._discard(model.archive)
-        logger.info("Model %s version %s unregistered", model.name, model.version)
-
-    async def _discard(self, archive: Archive) -> None:
-        try:
-            await self._store.discard(archive)
-        finally:
-            if self._environments.release(archive.root):
-                await asyncio.to_thread(self._environments.prune)
-
-    def _lock(self, model: str) -> asyncio.Lock:
-        lock = self._locks.get(model)
-        if lock is None:
-            lock = self._locks[model] = asyncio.Lock()
-        return lock

@@ -6,15 +6,12 @@ ones have loaded, then what waits moves over and what has begun is answered wher
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
-from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.inference import no_worker
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.settings import Registration
+from ts_frontend.core.registrar import Registrar
 from ts_frontend.core.supervisor import Supervisor
 from ts_frontend.errors import InvalidModel, RequestTimeout, ServeError, ServiceUnavailable
 
@@ -22,30 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Replaces registered versions by what their files are now.
+    """Replaces registered versions by what their files are now."""
 
-    Args:
-        make: reads manifest and yaml of a model and makes the version, not registered yet.
-        discard: deletes what was made for an archive.
-        lock: that of a model's name, for whoever changes it.
-        changed: called once the new version has taken over.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        supervisor: Supervisor,
-        make: Callable[[Registration], Awaitable[ModelVersion]],
-        discard: Callable[[Archive], Awaitable[None]],
-        lock: Callable[[str], asyncio.Lock],
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, catalog: Catalog, supervisor: Supervisor, registrar: Registrar) -> None:
         self._catalog = catalog
         self._supervisor = supervisor
-        self._make = make
-        self._discard = discard
-        self._lock = lock
-        self._changed = changed
+        self._registrar = registrar
 
     async def reload(self, old: ModelVersion) -> ModelVersion:
         """Bring up the version anew; returns the one that has taken the place of ``old``, which
@@ -56,11 +35,11 @@ class Reloader:
                 changed then.
         """
         assert old.asked is not None
-        new = await self._make(old.asked)
+        new = await self._registrar.make(old.asked)
         try:
             _check_same(old, new)
             await self._load(old, new)
-            async with self._lock(old.name):
+            async with self._registrar.lock(old.name):
                 self._take_over(old, new)
         except BaseException:
             await self.retire(new)
@@ -74,7 +53,7 @@ class Reloader:
         except RequestTimeout:
             pass  # said so, and they go on being ended
         finally:
-            await self._discard(model.archive)
+            await self._registrar.discard(model.archive)
 
     async def _load(self, old: ModelVersion, new: ModelVersion) -> None:
         low, high = old.min_workers, old.max_workers
@@ -91,7 +70,7 @@ class Reloader:
             self._supervisor.scale(new, old.min_workers, old.max_workers)
         self._catalog.replace(old, new)
         old.queue.bequeath(new.queue)
-        self._changed()
+        self._registrar.changed()
 
 
 def _check_same(old: ModelVersion, new: ModelVersion) -> None:

@@ -463,6 +463,6 @@ async def test_register_venv_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
 async def test_register_without_a_store(tmp_path: Path) -> None:
     """[5.2 no model store] comes before the url is looked at; the command always has one."""
     async with Site(tmp_path) as site:
-        site.management._store._folder = None
+        site.management._registrar._store._folder = None
         with pytest.raises(ModelNotFound, match=r"^Model store has not been configured\.$"):
             await site.register("../")
