@@ -13,10 +13,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.core.catalog import Catalog
@@ -51,12 +52,21 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25.0
 
 
-class _Running(NamedTuple):
-    """What `_serve` needs of a server; ``snapshots`` is None where none are written."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A server, built and not started. ``snapshots`` is None where none are written, ``tokens``
+    where none are asked for."""
 
-    management: Management
     logs: Logs
+    catalog: Catalog
+    recorder: Recorder
+    backend: ProcessBackend
+    store: Store
+    supervisor: Supervisor
+    management: Management
     snapshots: Snapshots | None
+    tokens: Tokens | None
+    listeners: list[Listener]
 
 
 def run(config: Config, *, on_ready: Callable[[], None]) -> int:
@@ -87,16 +97,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
-    async with _server(config) as (management, logs, snapshots):
-        if not await _unless(stopping, management.startup.run()):
+    async with _running(config) as server:
+        if not await _unless(stopping, server.management.startup.run()):
             log.info("Stopping while models are being loaded")
             return 0
-        if snapshots is not None:
-            snapshots.begin()
+        if server.snapshots is not None:
+            server.snapshots.begin()
         # What was made until now lives as long as the server: the collector need not look at it.
         gc.collect()
         gc.freeze()
-        logs.announce("Model server started.")
+        server.logs.announce("Model server started.")
         on_ready()
         await stopping.wait()
         log.info("Stopping: requests in flight are answered first")
@@ -132,72 +142,80 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _server(config: Config) -> AsyncIterator[_Running]:
+async def _running(config: Config) -> AsyncIterator[_Parts]:
     """Everything, started in the order in which it depends on each other, ended in reverse."""
     async with AsyncExitStack() as stack:
         logs = Logs(config, stdout=sys.stdout)
         logs.open()
         stack.callback(logs.close)
         _greet(config)
-        tokens = _tokens(config)
+        server = _build(config, logs)
 
-        catalog = Catalog()
-        recorder = Recorder(
-            load_spec(config.metrics_config or default_path()),
-            logs,
-            host=socket.gethostname(),
-            mode=config.metrics_mode,
-            auto_detect=config.model_metrics_auto_detect,
-            status=Status(catalog),
-        )
-        backend = ProcessBackend(os.environ)
-        inference = Inference(catalog, recorder)
-        cores = usable_cores()
-        supervisor = Supervisor(
-            config,
-            catalog,
-            backend,
-            meter=recorder,
-            log=logs,
-            answer=answer_calls(inference),
-            cores=cores,
-        )
-        store = Store(config)
-        management = Management(
-            config,
-            catalog,
-            store,
-            supervisor,
-            Devices(config.number_of_gpu, os.environ),
-            cores=cores,
-        )
-        snapshots = _snapshots(config, management)
-        endpoints = load_endpoints(ServerView(config, management))
-        rooms = Rooms(inference, management, recorder, logs, tokens, endpoints)
-        listeners = build_listeners(config, rooms)
-
-        await store.clear_stale()
-        await backend.open()
-        stack.push_async_callback(backend.close)
-        stack.push_async_callback(management.close)
-        stack.push_async_callback(supervisor.close)
-        for listener in listeners:
+        await server.store.clear_stale()
+        await server.backend.open()
+        stack.push_async_callback(server.backend.close)
+        stack.push_async_callback(server.management.close)
+        stack.push_async_callback(server.supervisor.close)
+        for listener in server.listeners:
             await listener.start()
-        if tokens is not None:
+        if server.tokens is not None:
             # Only with the addresses in hand: another server's key file is not to be replaced.
-            tokens.open()
-            stack.callback(tokens.close)
-            _announce(tokens)
-        if snapshots is not None:  # once nothing can change any more, and before workers go
-            stack.push_async_callback(snapshots.close)
-        stack.push_async_callback(_drain, management, supervisor, listeners)
-        if not config.disable_system_metrics:
-            collector = _collector(config, recorder, catalog)
-            stack.push_async_callback(_cancel, asyncio.create_task(collector.run()))
-        if config.watch_models:
-            watcher = Watcher(catalog, management.reloader)
-            stack.push_async_callback(_cancel, asyncio.create_task(watcher.run()))
-        yield _Running(management, logs, snapshots)
+            server.tokens.open()
+            stack.callback(server.tokens.close)
+            _announce(server.tokens)
+        if server.snapshots is not None:  # once nothing can change any more, before workers go
+            stack.push_async_callback(server.snapshots.close)
+        stack.push_async_callback(_drain, server)
+        for work in _background(config, server):
+            stack.push_async_callback(_cancel, asyncio.create_task(work))
+        yield server
+
+
+def _build(config: Config, logs: Logs) -> _Parts:
+    """Make every object, from the core outwards."""
+    tokens = _tokens(config)
+    catalog = Catalog()
+    recorder = Recorder(
+        load_spec(config.metrics_config or default_path()),
+        logs,
+        host=socket.gethostname(),
+        mode=config.metrics_mode,
+        auto_detect=config.model_metrics_auto_detect,
+        status=Status(catalog),
+    )
+    backend = ProcessBackend(os.environ)
+    inference = Inference(catalog, recorder)
+    cores = usable_cores()
+    answer = answer_calls(inference)
+    supervisor = Supervisor(
+        config, catalog, backend, meter=recorder, log=logs, answer=answer, cores=cores
+    )
+    store = Store(config)
+    devices = Devices(config.number_of_gpu, os.environ)
+    management = Management(config, catalog, store, supervisor, devices, cores=cores)
+    snapshots = _snapshots(config, management)
+    endpoints = load_endpoints(ServerView(config, management))
+    rooms = Rooms(inference, management, recorder, logs, tokens, endpoints)
+    return _Parts(
+        logs=logs,
+        catalog=catalog,
+        recorder=recorder,
+        backend=backend,
+        store=store,
+        supervisor=supervisor,
+        management=management,
+        snapshots=snapshots,
+        tokens=tokens,
+        listeners=build_listeners(config, rooms),
+    )
+
+
+def _background(config: Config, server: _Parts) -> Iterator[Coroutine[Any, Any, None]]:
+    """What runs beside the requests, until it is cancelled."""
+    if not config.disable_system_metrics:
+        yield _collector(config, server.recorder, server.catalog).run()
+    if config.watch_models:
+        yield Watcher(server.catalog, server.management.reloader).run()
 
 
 def _collector(config: Config, recorder: Recorder, catalog: Catalog) -> SystemCollector:
@@ -247,13 +265,14 @@ def _announce(tokens: Tokens) -> None:
     log.info("######")
 
 
-async def _drain(management: Management, supervisor: Supervisor, listeners: list[Listener]) -> None:
+async def _drain(server: _Parts) -> None:
     """Accept nothing more and answer what is in flight, all listeners side by side."""
-    management.changes.stop()
+    server.management.changes.stop()
     await asyncio.gather(
-        supervisor.drain(DRAIN_SECONDS), *(listener.stop(DRAIN_SECONDS) for listener in listeners)
+        server.supervisor.drain(DRAIN_SECONDS),
+        *(listener.stop(DRAIN_SECONDS) for listener in server.listeners),
     )
-    await management.changes.close()
+    await server.management.changes.close()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

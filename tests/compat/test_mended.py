@@ -66,7 +66,7 @@ from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import default_path, load_spec
 from ts_frontend.model_snapshot import ModelSnapshot, SavedVersion, model_snapshot
 from ts_frontend.properties import parse
-from ts_frontend.server import _server
+from ts_frontend.server import _running
 from ts_frontend.snapshot_store import Folder
 from ts_worker.backend.base import Ranks, ReplySink, WorkerSpec
 from ts_worker.backend.group import rank_specs
@@ -527,12 +527,12 @@ async def test_the_key_file_is_the_owners_and_goes_with_the_server(
         disable_system_metrics=True,
     )
     path = tmp_path / "key_file.json"
-    async with _server(config):
+    async with _running(config):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert list(json.loads(path.read_text())) == ["management", "inference", "API"]
     assert not path.exists()
     monkeypatch.setenv("TS_INFERENCE_TOKEN", "open-sesame")
-    async with _server(config):
+    async with _running(config):
         assert list(json.loads(path.read_text())) == ["management", "API"]
         connector = aiohttp.UnixConnector(somewhere.path or "")
         async with aiohttp.ClientSession("http://x", connector=connector) as session:
