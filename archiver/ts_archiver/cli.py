@@ -24,6 +24,7 @@ from ts_archiver.inspecting import Inspection, inspect
 from ts_archiver.options import ArgparseCommand
 from ts_archiver.packing import pack_recipe
 from ts_archiver.recipe import BUILTIN_HANDLERS, RUNTIMES, Recipe
+from ts_archiver.rivals import rivals
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -128,6 +129,8 @@ def torch_model_archiver_command(**options: Any) -> None:
 
 
 def _pack(recipe: Recipe) -> Path:
+    for rival in rivals():
+        _warn(rival)
     with _errors_as_lines():
         return pack_recipe(recipe, warn=_warn, progress=_progress)
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ts_archiver.errors import ArchiveError
+from ts_archiver.rivals import rivals
 from ts_archiver.workflows import pack_workflow
 from workflow_archiver.arg_parser import ArgParser
 from workflow_archiver.workflow_archiver_error import WorkflowArchiverError
@@ -57,6 +58,8 @@ def generate_workflow_archive() -> None:
     """
     logging.basicConfig(format="%(levelname)s - %(message)s")
     args = ArgParser.workflow_archiver_args_parser().parse_args()
+    for rival in rivals():
+        logger.warning(rival)
     package_workflow(args, WorkflowExportUtils.generate_manifest_json(args))
 
 

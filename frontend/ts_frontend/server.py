@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_archiver.rivals import rivals
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.devices import Devices
@@ -246,7 +247,7 @@ def _greet(config: Config) -> None:
         __version__,
         config.restored_from or config.source or "defaults",
     )
-    for warning in config.warnings:
+    for warning in (*config.warnings, *rivals()):
         log.warning("%s", warning)
 
 
