@@ -257,6 +257,21 @@ async def test_torchrun(describe: Register) -> None:
     assert warning.endswith("unknown parameters are ignored: max-restarts")
 
 
+@row("3.1 prefetch")
+async def test_prefetch(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.register(site.model(yaml="prefetch: 2\n"), 0)
+        assert site.catalog.find("m").settings.prefetch == 2
+
+
+@row("3.1 pt2")
+async def test_a_model_that_is_compiled_keeps_what_was_made(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.register(site.model(yaml="pt2: {compile: {enable: true}}\n"), 0)
+        env = site.catalog.find("m").launch.env
+        assert env["TORCHINDUCTOR_CACHE_DIR"]
+
+
 @row("3.1 batchPolicy")
 async def test_batch_policy(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:

@@ -357,7 +357,7 @@ MANIFESTS = [
         '{"model": {"modelName": "x", "handler": "h"}, "runtime": "perl"}',
         "Runtime is not defined or invalid.",
     ),
-    ("name of another kind", '{"model": {"modelName": 7}}', "Failed to parse signature.json. "),
+    ("name of another kind", '{"model": {"modelName": [7]}}', "Failed to parse signature.json. "),
 ]
 
 
