@@ -34,6 +34,9 @@ class ArgParser:
             "--disable-token-auth", "--dt", action="store_true", help="serve without tokens"
         )
         parser.add_argument(
+            "--watch", action="store_true", help="reload folders when their files change"
+        )
+        parser.add_argument(
             "--enable-model-api", action="store_true", help="register and unregister models"
         )
         return parser
