@@ -50,5 +50,5 @@ async def whole_server(
     names = ("inference", "management", "metrics")
     addresses = [f"{name}_address=unix:{folder}/{name}" for name in names]
     config = load(*addresses, *lines, **environ)
-    async with server._server(config), unix(folder / "inference") as session:
+    async with server._running(config), unix(folder / "inference") as session:
         yield session
