@@ -43,7 +43,7 @@ from ts_frontend.config import Address, Config, load_config
 from ts_frontend.core.changes import NOT_REGISTERED
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
-from ts_frontend.core.job import Answer
+from ts_frontend.core.job import Answer, Kind
 from ts_frontend.core.nvml import Gpu
 from ts_frontend.core.slot import BACK_OFF, State
 from ts_frontend.core.snapshot import Snapshots
@@ -223,6 +223,25 @@ async def test_a_silent_connection_is_closed() -> None:
     async with edge(tune=hurry) as e:
         assert await talk(e.port) == b""
         assert await talk(e.port, b"GET /ping HTT") == b""
+
+
+async def test_explanations_and_predictions_share_no_batch(site: Site) -> None:
+    """TorchServe batched them together, and its handlers did with all what the first one asked."""
+    site.backend.behaviour = hold
+    await site.register(site.model(), 1, batch_size=4)
+    first = send(site)
+    await site.worker.received()
+    kinds: list[Kind] = ["predict", "explain", "predict"]
+    waiting = [
+        asyncio.create_task(site.inference.predict("m", None, make_request(), kind))
+        for kind in kinds
+    ]
+    for count in range(2, 5):
+        site.worker.finish()
+        await site.worker.received(count)
+    site.worker.finish()
+    await asyncio.gather(first, *waiting)
+    assert [len(batch.requests) for batch in site.worker.batches] == [1, 1, 1, 1]
 
 
 async def test_requests_that_wait_for_an_unregistered_model_get_a_404(site: Site) -> None:

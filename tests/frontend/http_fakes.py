@@ -12,7 +12,7 @@ from typing import Any, cast
 from ts_frontend.config import Address, Config
 from ts_frontend.core.changes import Changes
 from ts_frontend.core.inference import Inference
-from ts_frontend.core.job import Answer
+from ts_frontend.core.job import Answer, Kind
 from ts_frontend.core.management import Management, Outcome
 from ts_frontend.endpoints import Installed
 from ts_frontend.errors import ModelNotFound
@@ -45,11 +45,15 @@ class FakeInference:
 
     behaviour: Behaviour = echo
     calls: list[tuple[str, str | None, Request]] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
     well: bool = True
     startup: str | None = None
 
-    async def predict(self, model: str, version: str | None, request: Request) -> Answer:
+    async def predict(
+        self, model: str, version: str | None, request: Request, kind: Kind = "predict"
+    ) -> Answer:
         self.find(model, version)
+        self.kinds.append(kind)
         self.calls.append((model, version, request))
         return await self.behaviour(request)
 

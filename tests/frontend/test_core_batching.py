@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_request, run_virtual
 from ts_frontend.core.batching import Delay, Eager, JobQueue, Policy
-from ts_frontend.core.job import Job
+from ts_frontend.core.job import Job, Kind
 from ts_frontend.errors import ModelNotFound, RequestTimeout
 from ts_worker.messages import ReplyChunk, Response
 
@@ -22,9 +22,8 @@ def a_queue(policy: Policy, batch_size: int = 4, **options: object) -> JobQueue:
     return queue
 
 
-def a_job(*, describe: bool = False) -> Job:
-    future = asyncio.get_running_loop().create_future()
-    return Job(make_request(), future, describe=describe)
+def a_job(kind: Kind = "predict") -> Job:
+    return Job(make_request(), asyncio.get_running_loop().create_future(), kind)
 
 
 def put(queue: JobQueue, count: int = 1) -> list[Job]:
@@ -130,10 +129,37 @@ def test_a_describe_job_travels_alone(policy: Policy) -> None:
     async def main() -> None:
         queue = a_queue(policy)
         before = put(queue, 2)
-        describe = a_job(describe=True)
+        describe = a_job("describe")
         queue.put(describe)
         after = put(queue, 2)
         assert [await queue.take() for _ in range(3)] == [before, [describe], after]
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("policy", [Eager(), Delay(0.1)])
+def test_explanations_and_predictions_share_no_batch(policy: Policy) -> None:
+    async def main() -> None:
+        queue = a_queue(policy)
+        kinds: list[Kind] = ["predict", "predict", "explain", "explain", "predict"]
+        jobs = [a_job(kind) for kind in kinds]
+        for job in jobs:
+            queue.put(job)
+        batches = [await queue.take() for _ in range(3)]
+        assert batches == [jobs[:2], jobs[2:4], jobs[4:]]
+
+    run_virtual(main)
+
+
+def test_no_mixed_batch_is_sent_ahead() -> None:
+    async def main() -> None:
+        queue = a_queue(Eager(), 2)
+        jobs = [a_job("explain"), a_job(), a_job()]
+        for job in jobs:
+            queue.put(job)
+        assert queue.take_ahead() == []
+        assert queue.take_ahead(partial=True) == jobs[:1]
+        assert queue.take_ahead() == jobs[1:]
 
     run_virtual(main)
 
@@ -142,7 +168,7 @@ def test_delay_stops_at_a_describe_job_that_comes_while_it_waits() -> None:
     async def main() -> None:
         queue = a_queue(Delay(5.0))
         jobs = put(queue)
-        later(1.0, lambda: queue.put(a_job(describe=True)))
+        later(1.0, lambda: queue.put(a_job("describe")))
         assert await queue.take() == jobs
         assert now() == pytest.approx(1.0)
 

@@ -57,6 +57,7 @@ async def test_every_spelling_of_a_prediction(
         assert e.inference.calls[0][:2] == ("m", version)
         assert e.inference.row()["body"] == ("", b"z")
         assert e.inference.headers().get("explain") == explain
+        assert e.inference.kinds == ["explain" if explain == "True" else "predict"]
         assert e.inference.headers().get("url_path") == url_path
 
 

@@ -128,6 +128,8 @@ async def test_a_204_has_neither_body_nor_length() -> None:
     "answer",
     [
         Answer(200, "", pack_headers([("X", "a\r\nSet-Cookie: b")]), b""),
+        Answer(200, "", pack_headers([("X A:", "v")]), b""),
+        Answer(200, "", pack_headers([("", "v")]), b""),
         Answer(200, "a\r\nb", b"", b""),
         Answer(99, "", b"", b""),
         Answer(1000, "", b"", b""),

@@ -78,7 +78,7 @@ class JobQueue:
 
     Args:
         capacity: how many jobs may wait; those in a forming batch no longer count.
-        batch_size: the most jobs in a batch. A describe job always travels alone.
+        batch_size: the most jobs in a batch; only jobs that may be in one, see `Job.joins`.
         client_timeout: seconds until a job without an answer fails with ``expired(waiting)``,
             where ``waiting`` says whether it was still in the queue; 0: never.
     """
@@ -133,7 +133,7 @@ class JobQueue:
     def growing(self) -> bool:
         """True while the forming batch may take another job."""
         forming = self._forming
-        return len(forming) < self.batch_size and not (forming and forming[0].describe)
+        return len(forming) < self.batch_size and not (forming and forming[0].kind == "describe")
 
     def put(self, job: Job) -> bool:
         """Queue a job; False when there is no worker or no room. Pair it with `finish`."""
@@ -196,7 +196,7 @@ class JobQueue:
         if size == 1:
             return [waiting.popleft()]
         count = 0
-        while count < min(size, len(waiting)) and not waiting[count].describe:
+        while count < min(size, len(waiting)) and waiting[count].joins(waiting[0]):
             count += 1
         return [waiting.popleft() for _ in range(count)] if partial or count == size else []
 
@@ -229,7 +229,7 @@ class JobQueue:
         """Move the head into the forming batch; False when none waits or it may not join."""
         if not self._waiting or not self.growing:
             return False
-        if self._forming and self._waiting[0].describe:
+        if self._forming and not self._waiting[0].joins(self._forming[0]):
             return False
         self._forming.append(self._waiting.popleft())
         return True

@@ -160,7 +160,7 @@ class Pump:
         elif ahead:
             self._queue.put_back(ahead)
         for job in lost:
-            message = DESCRIBE_FAILED if job.describe else WORKER_DIED
+            message = DESCRIBE_FAILED if job.kind == "describe" else WORKER_DIED
             job.fail(Internal(message, status=status))
         self._land()
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from ts_frontend.core.catalog import Catalog
-from ts_frontend.core.job import Answer, Job
+from ts_frontend.core.job import Answer, Job, Kind
 from ts_frontend.core.meter import Meter, ModelMeter
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.errors import ServeError, ServiceUnavailable
@@ -25,8 +25,10 @@ class Inference:
         self._catalog = catalog
         self._meter = meter
 
-    async def predict(self, model: str, version: str | None, request: Request) -> Answer:
-        """Queue a request and wait for its answer.
+    async def predict(
+        self, model: str, version: str | None, request: Request, kind: Kind = "predict"
+    ) -> Answer:
+        """Queue a request for a prediction or an explanation, and wait for its answer.
 
         Cancelling the caller's task cancels the request: it leaves the queue, or its worker is
         told.
@@ -41,7 +43,7 @@ class Inference:
         meter = self._meter.meter(model, version or "default")
         meter.accepted()
         queue = found.queue
-        job = Job(request, queue.loop.create_future())
+        job = Job(request, queue.loop.create_future(), kind)
         if not queue.put(job):
             raise ServiceUnavailable(no_worker(model, version))
         try:
@@ -96,7 +98,7 @@ async def describe_itself(model: ModelVersion, request: Request) -> Answer:
     Raises:
         ServiceUnavailable: no worker, or the queue is full.
     """
-    job = Job(request, model.queue.loop.create_future(), describe=True)
+    job = Job(request, model.queue.loop.create_future(), "describe")
     if not model.queue.put(job):
         raise ServiceUnavailable(
             f'Model "{model.name}" has no worker to serve describe request. '

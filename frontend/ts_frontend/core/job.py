@@ -10,10 +10,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ts_frontend.errors import ServeError
 from ts_worker.messages import Buffer, ReplyChunk, Request, Response
+
+Kind = Literal["predict", "explain", "describe"]
 
 # What a stream holds for a client that reads more slowly than the handler writes before the handler
 # has to wait. Far beyond any text, and a hundred such clients fit into a small machine's memory.
@@ -157,18 +159,23 @@ class Canceller(Protocol):
 class Job:
     """One request with the place its answer goes to. Times are of `time.monotonic`."""
 
-    __slots__ = ("arrived", "describe", "future", "holder", "request", "stream", "taken")
+    __slots__ = ("arrived", "future", "holder", "kind", "request", "stream", "taken")
 
     def __init__(
-        self, request: Request, future: asyncio.Future[Answer], *, describe: bool = False
+        self, request: Request, future: asyncio.Future[Answer], kind: Kind = "predict"
     ) -> None:
         self.request = request
         self.future = future
-        self.describe = describe
+        self.kind = kind
         self.arrived = time.monotonic()
         self.taken = 0.0
         self.holder: Canceller | None = None
         self.stream: Stream | None = None
+
+    def joins(self, other: Job) -> bool:
+        """Whether it may be in one batch with the other: handlers ask the first request of a batch
+        what they are to do. A description comes alone."""
+        return self.kind == other.kind != "describe"
 
     def answer(self, response: Response) -> None:
         """Give the final answer, or the last chunk of a streamed one."""

@@ -9,6 +9,7 @@ from itertools import chain
 from urllib.parse import quote
 
 from ts_frontend.core.inference import Inference
+from ts_frontend.core.job import Kind as JobKind
 from ts_frontend.errors import BadRequest, ResourceNotFound
 from ts_frontend.http import openapi
 from ts_frontend.http.body import BodyReader, parameters
@@ -120,7 +121,8 @@ class InferenceFace:
         if marks:
             parts.append(marks)
         request = Request(exchange.id.encode(), b"\0".join(parts), row)
-        answer = await self._inference.predict(model, version, request)
+        kind: JobKind = "explain" if marks.startswith(_EXPLAIN[True]) else "predict"
+        answer = await self._inference.predict(model, version, request, kind)
         try:
             return self._respond.answer(exchange, answer)
         except BaseException:

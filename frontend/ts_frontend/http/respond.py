@@ -6,6 +6,7 @@ Each listener has one `Responder`; every face answers through it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -29,6 +30,7 @@ _CLOSE = b"connection: close\r\n\r\n"
 _RESERVED = frozenset(
     b"content-length transfer-encoding connection x-request-id pragma cache-control expires".split()
 )
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _BODILESS = frozenset((204, 304))
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 # netty's phrase; Python's own changed with 3.13.
@@ -153,6 +155,10 @@ class Responder:
             for name, value in zip(parts[::2], parts[1::2], strict=True)
             if name.lower() not in _RESERVED
         ]
+        for name, _ in pairs:
+            if not _TOKEN.fullmatch(name):  # a client would stop reading headers there
+                shown = name.decode("utf-8", "replace")
+                raise Internal(f"The handler set a response header {shown!r}, which is no name.")
         fixed = self._fixed
         if self._cors:
             chosen = {name.lower() for name, _ in pairs}
