@@ -88,8 +88,8 @@ def test_it_comes_up_as_it_was_after_a_stop_and_after_a_kill(server):
 
     for end in (signal.SIGKILL, None):
         server.start()
-        assert "restored from snapshot" in server.output
-        assert "config.properties is not read" in server.output
+        until(lambda: "restored from snapshot" in server.output)  # log lines come a moment later
+        until(lambda: "config.properties is not read" in server.output)
         assert server.versions("echo") == before
         assert server.default("echo") == "2.0"
         described = server.manage("GET", "/models/echo/all").json
