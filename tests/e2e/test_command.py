@@ -79,7 +79,7 @@ def test_the_start_line_of_many_deployments(make_server):
         assert (body["minWorkers"], body["jobQueueStatus"]["remainingCapacity"]) == (2, 50)
         assert server.predict("resnet50", b"x").status == 200
         assert "ERROR" not in server.output
-        assert "number_of_netty_threads: accepted, no effect" in server.output
+        until(lambda: "number_of_netty_threads: accepted, no effect" in server.output)
     finally:
         assert run(server, "--stop", "--foreground").returncode == 0
 

@@ -63,7 +63,9 @@ def test_a_model_of_two_ranks(server: Server) -> None:
     until(lambda: server.workers("tensor")[0]["pid"] not in (-1, first["pid"]))
     until(lambda: server.ready("tensor"))
     assert server.predict("tensor", ONES).json == {"sum": 36.0}
-    assert f"W-{id}-tensor_1.0 Worker disconnected. rank 1: killed by SIGKILL" in server.output
+    until(
+        lambda: f"W-{id}-tensor_1.0 Worker disconnected. rank 1: killed by SIGKILL" in server.output
+    )
     third, fourth = server.predict("tensor", b'"where"').json
     assert len({each["pid"] for each in (first, second, third, fourth)}) == 4
 
