@@ -2,6 +2,7 @@
 
 `ts.service` calls it, only then. A row is run again without those that an error is about; with
 ``isolateErrors: true`` in the model's yaml all rows are, one by one, where no row is to blame.
+Ranks that get the same batches run nothing again: `ts.service` leaves this out.
 """
 
 from __future__ import annotations

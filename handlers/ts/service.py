@@ -72,6 +72,7 @@ class Service:
         )
         self._entry_point: Any = entry_point
         self._isolate = _isolates(self._context.model_yaml_config)
+        self._runs_again = True
         self._preparation: Optional[Preparation] = None
 
     @property
@@ -99,6 +100,15 @@ class Service:
         """Say, once the handler is initialised, whether `prepare` will be called."""
         config = self._context.model_yaml_config
         self._preparation = preparation(self._entry_point, config, prefetch)
+
+    def run_nothing_again(self) -> bool:
+        """Let one call settle a batch: what fails in it fails as a whole, whoever is to blame.
+
+        Returns:
+            Whether the model asks for ``isolateErrors``, which has no effect now.
+        """
+        self._runs_again = False
+        return self._isolate
 
     def prepare(
         self, headers: List[Dict[str, Any]], rows: List[Dict[str, Any]]
@@ -158,6 +168,9 @@ class Service:
             pick: makes headers, rows and request ids of some requests, by their numbers. They are
                 made anew for each call: the handler may have changed those it got.
         """
+        if not self._runs_again:
+            yield Part(list(request_ids), failed)
+            return
         took = []
 
         def attempt(numbers: List[int]) -> Outcome:

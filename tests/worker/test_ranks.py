@@ -42,10 +42,10 @@ def group(spec):
     """A function that describes a worker of two ranks."""
 
     def make(
-        mar: str = "two_ranks", all_predict: bool = True, yaml: str = "", **more
+        mar: str = "two_ranks", all_predict: bool = True, yaml: str = "", source: str = "", **more
     ) -> WorkerSpec:
         made = spec(
-            (MARS / f"{mar}.py").read_text(),
+            source or (MARS / f"{mar}.py").read_text(),
             events=RankEvents(),
             ranks=Ranks(2, 29500, all_predict),
             **more,
@@ -162,6 +162,44 @@ async def test_ranks_that_are_out_of_step_mix_no_batches(backend, group):
     await worker.stop(0)
     with pytest.raises(AssertionError, match="the worker ended"):
         await next_one
+
+
+BLAMES = """
+import torch
+from torch import distributed
+
+class Handler:
+    def initialize(self, context):
+        distributed.init_process_group("gloo")
+
+    def handle(self, data, context):
+        sums = torch.tensor([float(bytes(row["body"])) for row in data])
+        distributed.all_reduce(sums)
+        for index, value in enumerate(sums.tolist()):
+            if value < 0 and distributed.get_rank() == 0:
+                error = ValueError("negative")
+                error.request_index = index
+                raise error
+            if value > 100 and distributed.get_rank() == 0:
+                raise MemoryError
+        return sums.tolist()
+"""
+
+
+async def test_ranks_in_step_run_nothing_again(backend, group):
+    """Rank 0 would wait in the sum for rank 1, which has its answer already."""
+    both = group(yaml="isolateErrors: true\n", source=BLAMES)
+    worker = await backend.start(both)
+    for batch_id, body, code in ((1, b"-1", 503), (2, b"100", 507)):
+        reply, _ = await asyncio.wait_for(ask(worker, b"1", body, batch_id=batch_id), 10)
+        assert (reply.code, reply.responses) == (code, ())
+        reply, _ = await asyncio.wait_for(ask(worker, b"1", batch_id=batch_id + 10), 10)
+        assert told(reply) == 2.0
+    first, second = both.events.ranks
+    off = "isolateErrors is off: several processes get each batch of this model"
+    await until(lambda: off in [record.text for record in first.records])
+    assert off not in [record.text for record in second.records]
+    await worker.stop(5)
 
 
 SPEAKS = """

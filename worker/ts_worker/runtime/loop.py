@@ -64,12 +64,11 @@ def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCo
     reported."""
     try:
         service = load_service(load, threads)
-        # Ranks in step would have to stop at the same batch when the time for it is over.
-        if not load.rank and not load.in_step:
+        if load.in_step:
+            _keep_in_step(service, load.rank)
+        elif not load.rank:
             with records.unmeasured():
                 warm_up(service, load.decode_input_request)
-        elif not load.rank and os.path.isdir(FOLDER):
-            log.warning("Warm-up is left out: several processes get each batch of this model")
         _connect(service, channel, load.rank)
         service.expect_batches_ahead(load.prefetch)
     except Closed:
@@ -79,6 +78,20 @@ def _load(channel: Channel, load: Load, records: FrameHandler, threads: ThreadCo
         channel.send(_load_failure(error))
         return None
     return service
+
+
+def _keep_in_step(service: Any, rank: int) -> None:
+    """Call the handler for whole batches only, as all ranks are: one that ran some rows again
+    would wait for the others in a collective operation, for ever. And in a warm-up they would have
+    to stop at the same batch when the time for it is over."""
+    isolates = service.run_nothing_again()
+    if rank:
+        return
+    why = "several processes get each batch of this model"
+    if isolates:
+        log.warning("isolateErrors is off: %s", why)
+    if os.path.isdir(FOLDER):
+        log.warning("Warm-up is left out: %s", why)
 
 
 def _connect(service: Any, channel: Channel, rank: int) -> None:
