@@ -11,10 +11,34 @@ import io
 import os
 import threading
 import time
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 _PATIENCE = 0.25  # seconds until a line without an end goes out; the server waits as well
 _LIMIT = 65536  # characters; a longer line is cut by the server anyway
+
+
+class WholeWrites(io.FileIO):
+    """A descriptor that takes all that is written to it at once, after what others write.
+
+    Python's own buffered files have a lock for that which stays locked for ever in a child that is
+    forked while another thread writes. Ours is made anew in every child.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._make_lock()
+        os.register_at_fork(after_in_child=self._make_lock)
+
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()  # a signal's handler may print in the middle of a write
+
+    def write(self, data: Any) -> int:
+        whole = memoryview(data).cast("B")
+        with self._lock:
+            done = 0
+            while done < len(whole):
+                done += os.write(self.fileno(), whole[done:])
+        return done
 
 
 class LineStream(io.TextIOWrapper):
@@ -24,15 +48,13 @@ class LineStream(io.TextIOWrapper):
     a thread of ours finds that it has waited long enough: a prompt must be seen. That thread is
     started by the first piece of a line.
 
-    No lock is ever held: a handler may fork at any moment.
+    A handler may fork at any moment, and its child print and flush.
     """
 
     def __init__(self, descriptor: int) -> None:
+        self._pipe = WholeWrites(descriptor)
         super().__init__(
-            open(descriptor, "wb", closefd=False),  # noqa: SIM115  (lives as long as the process)
-            encoding="utf-8",
-            errors="backslashreplace",
-            line_buffering=True,
+            self._pipe, encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
@@ -49,9 +71,9 @@ class LineStream(io.TextIOWrapper):
         me = threading.get_ident()
         lines, feed, rest = (self._begun.pop(me, "") + text).rpartition("\n")
         if feed or len(rest) > _LIMIT:
-            super().write(lines + feed)
+            self._send(lines + feed)
         if len(rest) > _LIMIT:
-            super().write(rest)
+            self._send(rest)
         elif rest:
             self._begun[me] = rest
             self._watch()
@@ -59,17 +81,19 @@ class LineStream(io.TextIOWrapper):
 
     def flush(self) -> None:
         self._put(threading.get_ident())
-        super().flush()
+
+    def _send(self, text: str) -> None:
+        # Past the base class, which would keep it for a flush.
+        self._pipe.write(text.encode(self.encoding, self.errors or "strict"))
 
     def _put(self, thread: int) -> None:
         text = self._begun.pop(thread, "")
         if text:
-            super().write(text)
+            self._send(text)
 
     def _flush_all(self) -> None:
         for thread in list(self._begun):
             self._put(thread)
-        super().flush()
 
     def _watch(self) -> None:
         if not self._waiting.is_set():
@@ -88,4 +112,3 @@ class LineStream(io.TextIOWrapper):
                 for thread, text in before.items():
                     if self._begun.get(thread) is text:
                         self._put(thread)
-                        super().flush()
