@@ -134,6 +134,40 @@ async def test_what_cannot_be_sent_costs_no_worker(backend, spec, act, code, bod
     await worker.stop(5)
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        "log.info('%(missing)s', {'there': 1})",
+        "log.info(Unsayable())",
+        "context.metrics.add_counter('big', 10**400)",
+        "context.metrics.add_counter('big', Fraction(10**400))",
+        "context.metrics.add_metric_to_cache('M', 'count', ['a']).add_or_update(1, [Unsayable()])",
+    ],
+)
+async def test_what_cannot_be_logged_fails_no_request(backend, spec, act):
+    source = odd(f"""
+import logging
+from fractions import Fraction
+log = logging.getLogger()
+class Unsayable:
+    def __str__(self):
+        raise RuntimeError("unsayable")
+def act(data, context):
+    {act}
+    return ["y"]
+""")
+    events = Events()
+    worker = await backend.start(spec(source, events=events))
+    reply, _ = await ask(worker, b"x")
+    assert [bytes(response.body) for response in reply.responses] == [b"y"]
+
+    def told() -> str:
+        return "\n".join([line for _, line in events.lines] + [one.text for one in events.records])
+
+    await until(lambda: "Logging error" in told() or "Failed to update metric" in told())
+    await worker.stop(5)
+
+
 async def test_a_forked_child_of_a_handler_leaves_the_connection_alone(backend, spec):
     source = odd("""
 import logging, os

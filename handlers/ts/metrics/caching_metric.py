@@ -65,7 +65,7 @@ class CachingMetric(MetricAbstract):
         if type(value) is not float and type(value) is not int:
             try:
                 value = float(value)  # a tensor's or numpy's scalar
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 self._complain(value, dimension_values, "the value is no number")
                 return
         if len(dimension_values) != len(self.dimension_names):

@@ -75,7 +75,7 @@ class FrameHandler(logging.Handler):
                 self._channel.send(message)
         except Closed:
             pass  # the loop notices by itself
-        except (TypeError, ValueError):
+        except Exception:  # the record holds the user's objects; a log call raises nothing
             self.handleError(record)
 
     def _request_ids(self) -> str:
