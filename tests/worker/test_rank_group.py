@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from tests.core_rig import until
 from tests.fakes import FakeRank, LoadFailed
 from tests.worker.conftest import Events, predict_message
 from ts_worker.backend.base import ExitReason, Ranks, WorkerGone, WorkerSpec
-from ts_worker.backend.group import RankGroup, free_port, rank_specs
+from ts_worker.backend.group import RankGroup, rank_specs
 from ts_worker.messages import Reply
 
 
@@ -194,12 +193,3 @@ def test_each_rank_is_told_what_torchrun_tells() -> None:
     numbers = {name: value for name, value in made[1].env.items() if "RANK" in name}
     assert numbers == {"RANK": "1", "LOCAL_RANK": "1", "ROLE_RANK": "1", "GROUP_RANK": "0"}
     assert [one.device for one in rank_specs(spec(ranks, events=Parts()), ranks, 1)] == [None, None]
-
-
-def test_the_port_is_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = server.getsockname()[1]
-        assert free_port(taken, ()) > taken
-        assert free_port(taken, {taken + 1, taken + 2}) > taken + 2
-    with pytest.raises(LoadFailed, match="lower initial_distribution_port"):
-        free_port(65535, {65535})

@@ -8,10 +8,8 @@ this machine, and who restarts them is the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,8 +24,6 @@ from ts_worker.backend.base import (
 )
 from ts_worker.backend.worker import ProcessWorker, ended_early
 from ts_worker.messages import Reply, ReplyChunk
-
-_LAST_PORT = 65535
 
 
 class RankGroup:
@@ -179,24 +175,6 @@ def rank_specs(spec: WorkerSpec, ranks: Ranks, port: int) -> list[WorkerSpec]:
         )
         for rank in range(ranks.count)
     ]
-
-
-def free_port(first: int, taken: Collection[int]) -> int:
-    """The first port from ``first`` on that nobody listens at and that is not ``taken``.
-
-    Raises:
-        LoadFailed: there is none.
-    """
-    for port in range(first, _LAST_PORT + 1):
-        if port in taken:
-            continue
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            return port
-    raise LoadFailed(
-        500,
-        f"No port from {first} to {_LAST_PORT} is free for its ranks to meet at: "
-        "lower initial_distribution_port.",
-    )
 
 
 def _environment(spec: WorkerSpec, count: int, rank: int, port: int) -> dict[str, str]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from ts_worker.backend.base import LoadFailed, LoadTimedOut, WorkerSpec
 from ts_worker.backend.children import Child, Nursery
-from ts_worker.backend.group import RankGroup, free_port, rank_specs
+from ts_worker.backend.group import RankGroup, rank_specs
 from ts_worker.backend.pipes import Pipes
+from ts_worker.backend.ports import claim_port
 from ts_worker.backend.spawning import reason_to_spawn, spawn
 from ts_worker.backend.worker import ProcessWorker
 from ts_worker.backend.zygotes import CannotFork, ZygoteGone, Zygotes
@@ -35,7 +36,6 @@ class ProcessBackend:
         self._nursery: Nursery | None = None
         self._zygotes: Zygotes | None = None
         self._workers: set[ProcessWorker] = set()
-        self._ports: set[int] = set()  # where the ranks of living workers meet
 
     async def open(self) -> None:
         """Begin to warm up the zygote. Runs on the main thread, inside the event loop."""
@@ -90,18 +90,17 @@ class ProcessBackend:
     async def _launch(self, spec: WorkerSpec) -> ProcessWorker | RankGroup:
         if spec.ranks is None:
             return await self._launch_process(spec)
-        port = free_port(spec.ranks.first_port, self._ports)
-        self._ports.add(port)
+        port = claim_port(spec.ranks.first_port)
         ranks: list[ProcessWorker] = []
         try:
-            for one in rank_specs(spec, spec.ranks, port):
+            for one in rank_specs(spec, spec.ranks, port.number):
                 ranks.append(await self._launch_process(one))
         except BaseException:
             for rank in ranks:
                 await rank.kill()
-            self._ports.discard(port)
+            port.release()
             raise
-        return RankGroup(spec, ranks, lambda: self._ports.discard(port))
+        return RankGroup(spec, ranks, port.release)
 
     async def _launch_process(self, spec: WorkerSpec) -> ProcessWorker:
         assert self._zygotes is not None
