@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import operator
 import pickle
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ts.prediction import UNSUPPORTED_OUTPUT, Outcome, UnsupportedOutput
 from ts.utils.util import PredictionException
@@ -38,6 +38,21 @@ def failure(error: Exception, request_ids: Dict[int, str], again: bool = False) 
     where = f" (request {', '.join(request_ids[idx] for idx in named)})" if named else ""
     logger.log(level, "%s%s", said, where, exc_info=error)
     return Outcome(code, message, [], blamed)
+
+
+def told(error: Exception) -> Tuple[int, str]:
+    """The code and text that a client gets for what a handler raised."""
+    return _answer(error)[:2]
+
+
+def numbers(index: Any) -> List[int]:
+    """A ``request_index`` as numbers in order, each of them once.
+
+    Raises:
+        TypeError: it is neither a whole number nor a collection of some.
+    """
+    several = index if isinstance(index, (list, tuple, set, frozenset, range)) else (index,)
+    return sorted({operator.index(number) for number in several})
 
 
 def refused_pickle(error: BaseException) -> Optional[str]:
@@ -78,12 +93,11 @@ def _blamed(error: Exception, count: int) -> Tuple[int, ...]:
     if index is None:
         return ()
     try:
-        several = index if isinstance(index, (list, tuple, set, frozenset, range)) else (index,)
-        numbers = tuple(sorted({operator.index(number) for number in several}))
+        named = tuple(numbers(index))
     except TypeError:
-        numbers = ()
-    if numbers and numbers[0] >= 0 and numbers[-1] < count:
-        return numbers
+        named = ()
+    if named and named[0] >= 0 and named[-1] < count:
+        return named
     logger.warning(
         "request_index=%r names no requests of a batch of %d: the whole batch fails", index, count
     )

@@ -36,6 +36,7 @@ from ts.context import Context
 from ts.handler_utils.micro_batching import MicroBatching
 from ts.service import PredictionException, Service
 from ts.torch_handler.base_handler import BaseHandler
+from ts.torch_handler.request_envelope.json import JSONEnvelope
 from ts.torch_handler.vllm_handler import VLLMHandler
 from ts.utils.timeit_decorator import timeit
 from ts_archiver import pack_workflow
@@ -376,6 +377,15 @@ def test_a_bad_request_need_not_fail_its_batch() -> None:
     first, second = service.settle(failed, {0: "id0", 1: "id1"}, pick)
     assert (first.rows, first.outcome[:2]) == ([1], (422, "no cat"))
     assert (second.rows, second.outcome.predictions[0].body) == ([0], b"a")
+
+
+def test_input_that_cannot_be_read_fails_its_own_request() -> None:
+    """TorchServe's built-in handlers and envelopes raised: nobody of the batch was answered."""
+    envelope = JSONEnvelope(lambda data, context: data)
+    service = Service("m", "/nowhere", None, envelope.handle, None, 2)
+    rows = [{"body": b'{"instances": [1]}'}, {"body": b"no JSON"}]
+    outcome = service.infer([{}, {}], rows, {0: "id0", 1: "id1"})
+    assert (outcome.code, outcome.message, outcome.blamed) == (503, "Prediction failed", (1,))
 
 
 async def test_an_answer_that_is_too_long_costs_itself_only() -> None:

@@ -100,6 +100,54 @@ def test_kserve_refuses_results_it_cannot_divide(enveloped, infer, caplog):
     assert "1 results for 3 instances" in str(caplog.records[-1].exc_info[1])
 
 
+BAD = {
+    "json": [{"body": b"{"}, body(instances=[{"b64": "x"}]), body(instances=7), body(other=[1])],
+    "kserve": [{"body": b"{"}, body(instances=7), body(other=[1]), {}],
+    "kservev2": [
+        {"body": b"{"},
+        body(inputs=[{"name": "a", "shape": [3], "datatype": "FP32", "data": [1]}]),
+        body(inputs=[{"shape": [1], "datatype": "FP32", "data": [1]}]),
+        body(),
+    ],
+}
+
+
+@pytest.mark.parametrize("envelope", list(BAD))
+def test_requests_that_cannot_be_read_are_to_blame_alone(enveloped, infer, envelope):
+    good = body(instances=[[1]], inputs=[tensor("a", [1], [1])])
+    outcome = infer(enveloped(envelope), good, *BAD[envelope], good)
+    assert outcome[:2] == (503, "Prediction failed")
+    assert outcome.blamed == (1, 2, 3, 4)
+
+
+BLAMING = """
+def handle(data, context):
+    if data is not None:
+        error = ValueError("some of these")
+        error.request_index = {index}
+        raise error
+"""
+
+
+@pytest.mark.parametrize("envelope", ["json", "kserve", "kservev2"])
+@pytest.mark.parametrize(
+    ("index", "blamed"),
+    [("0", (0,)), ("2", (2,)), ("[1, 2, 3]", (0, 2)), ("4", ()), ("-1", ()), ("'2'", ())],
+)
+def test_a_row_that_is_to_blame_is_an_error_of_its_request(
+    enveloped, infer, envelope, index, blamed
+):
+    sizes = (2, 0, 2)
+    rows = [body(instances=[[1]] * n, inputs=[tensor("a", [1], [1])] * n) for n in sizes]
+    outcome = infer(enveloped(envelope, BLAMING.replace("{index}", index)), *rows)
+    assert outcome.blamed == blamed
+
+
+def test_behind_the_envelope_body_rows_are_requests(enveloped, infer):
+    outcome = infer(enveloped("body", BLAMING.replace("{index}", "1")), body(), body())
+    assert outcome.blamed == (1,)
+
+
 def tensor(name, data, shape, datatype="FP32") -> dict:
     return {"name": name, "shape": shape, "datatype": datatype, "data": data}
 

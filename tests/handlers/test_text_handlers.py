@@ -63,6 +63,12 @@ def test_every_text_of_a_batch_is_classified(service, infer):
     assert answers(infer(service, rows[1])) == [expected(0, 1)]
 
 
+def test_texts_that_are_not_utf_8_are_to_blame_alone(service, infer):
+    outcome = infer(service, {"body": b"good"}, {"body": b"\xff"}, {"body": b""}, {"data": b"\xff"})
+    assert outcome[:2] == (503, "Prediction failed")
+    assert outcome.blamed == (1, 3)
+
+
 def test_one_text_is_prepared_as_torchserve_does():
     handler = TextClassifier()
     handler.device, handler.source_vocab = torch.device("cpu"), {"a": 1, "a b": 2}

@@ -110,6 +110,45 @@ def test_what_is_no_image_fails_the_batch(classifier, infer, caplog):
     assert "cannot identify image file" in str(caplog.records[-1].exc_info[1])
 
 
+@pytest.mark.parametrize("handler", ["image_classifier", "image_segmenter", "object_detector"])
+def test_rows_that_are_no_images_are_to_blame_alone(load, model_dir, infer, caplog, handler):
+    folder = model_dir({"index_to_name.json": LABELS}, serializedFile="m.pt")
+    save_script(Means(), folder / "m.pt")
+    good, odd = {"body": image("red")}, {"data": "not base64!"}
+    outcome = infer(load(folder, handler), good, {"body": b"no image"}, good, odd, {})
+    assert outcome[:2] == (503, "Prediction failed")
+    assert outcome.blamed == (1, 3, 4)
+    assert "Invoking custom service failed. (request id1, id3, id4)" in caplog.messages
+    assert any(text.startswith("Row 3 of the batch: Error: ") for text in caplog.messages)
+
+
+def test_a_row_whose_client_is_told_something_else_is_run_again(load, model_dir, infer):
+    source = """
+from ts.torch_handler.image_classifier import ImageClassifier
+from ts.utils.util import PredictionException
+
+def transform(image):
+    raise PredictionException(f"{image.width} pixels", 422)
+
+class Strict(ImageClassifier):
+    image_processing = staticmethod(transform)
+"""
+    folder = model_dir({"strict.py": source}, serializedFile="m.pt")
+    save_script(Means(), folder / "m.pt")
+    small, large = ({"body": image("red", (width, 9))} for width in (4, 5))
+    outcome = infer(load(folder, "strict"), small, large, small, {"body": b"no image"})
+    assert (outcome.message, outcome.blamed) == ("4 pixels", (0, 2))
+
+
+def test_memory_that_ran_out_is_no_rows_fault(classifier, infer, monkeypatch):
+    def run_out(image):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageClassifier, "image_processing", staticmethod(run_out))
+    outcome = infer(classifier, {"body": image("red")}, {"body": image("red")})
+    assert (outcome.code, outcome.blamed) == (507, ())
+
+
 def test_the_number_of_classes_can_be_set():
     handler = ImageClassifier()
     assert handler.get_max_result_classes() == 5
@@ -210,6 +249,15 @@ def test_densenet_takes_and_gives_saved_tensors(load, model_dir, infer):
         assert outcome.code == 200
         found = [torch.load(io.BytesIO(answer.body)).tolist() for answer in outcome.predictions]
         assert found == [[[number] * 3] for number in expected]
+
+
+def test_densenet_blames_rows_that_are_no_saved_tensors():
+    handler = DenseNetHandler()
+    stream = io.BytesIO()
+    torch.save(torch.zeros(2), stream)
+    with pytest.raises(Exception, match=r"weights_only|pickle") as caught:
+        handler.preprocess([{"body": stream.getvalue()}, {"body": b"no tensor"}, {}])
+    assert caught.value.request_index == [1, 2]
 
 
 def test_densenet_calls_the_model_once_for_a_batch():

@@ -7,6 +7,7 @@ from typing import Any, List
 
 import torch
 
+from ts.blame import each
 from ts.context import Context
 from ts.handler_utils.preprocess.dali import SOURCE, get_dali_pipeline
 from ts.handler_utils.timer import timed
@@ -35,7 +36,7 @@ class DALIHandler(BaseHandler):
 
         Each row's ``data`` or ``body`` is the bytes of an image file, or the same in base64.
         """
-        self.pipe.feed_input(SOURCE, [_encoded(row) for row in data])
+        self.pipe.feed_input(SOURCE, each(_encoded, data))
         (images,) = self.pipe.run()
         return _tensor(images.as_tensor(), self.device)
 

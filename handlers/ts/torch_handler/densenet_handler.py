@@ -7,6 +7,7 @@ from typing import Any, List
 
 import torch
 
+from ts.blame import each
 from ts.torch_handler.base_handler import BaseHandler
 
 
@@ -18,13 +19,14 @@ class DenseNetHandler(BaseHandler):
 
         No code in the bytes is run.
         """
-        streams = [io.BytesIO(row.get("data") or row.get("body")) for row in data]
-        rows = [
-            torch.load(stream, map_location=self.device, weights_only=True) for stream in streams
-        ]
+        rows = each(self._tensor, data)
         if len({row.shape for row in rows}) == 1:
             return torch.stack(rows)
         return [row.unsqueeze(0) for row in rows]
+
+    def _tensor(self, row: Any) -> Any:
+        stream = io.BytesIO(row.get("data") or row.get("body"))
+        return torch.load(stream, map_location=self.device, weights_only=True)
 
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(data, list):

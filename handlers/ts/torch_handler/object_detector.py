@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 import torch
 from torchvision import transforms
 
+from ts.blame import each
 from ts.handler_utils.timer import timed
 from ts.torch_handler.images import to_rgb_or_grey
 from ts.torch_handler.vision_handler import VisionHandler
@@ -22,7 +23,7 @@ class ObjectDetector(VisionHandler):
     @timed
     def preprocess(self, data: List[Any]) -> Any:
         """A stack of images, or a list of them where their sizes differ."""
-        images = [self._image(row).to(self.device) for row in data]
+        images = [image.to(self.device) for image in each(self._image, data)]
         same = len({image.shape for image in images}) == 1
         return torch.stack(images) if same else images
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 
+from ts.blame import each
 from ts.handler_utils.text_utils import ngrams_iterator
 from ts.torch_handler.text_handler import TextHandler
 from ts.utils.util import map_class_to_label
@@ -26,8 +27,8 @@ class TextClassifier(TextHandler):
             For one request ``(tensor, tokens)`` as TorchServe's handler does, for several
             ``([tensor, ...], [tokens, ...])``.
         """
-        texts = [self._tokens(row) for row in data]
-        tensors = [self._numbers(tokens) for tokens in texts]
+        texts = each(self._tokens, data)
+        tensors = each(self._numbers, texts)
         return (tensors[0], texts[0]) if len(data) == 1 else (tensors, texts)
 
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:

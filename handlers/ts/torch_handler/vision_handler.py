@@ -10,6 +10,7 @@ from typing import Any, List
 import torch
 from PIL import Image
 
+from ts.blame import each
 from ts.context import Context
 from ts.handler_utils.timer import timed
 from ts.torch_handler.attribution import Attribution
@@ -35,9 +36,9 @@ class VisionHandler(BaseHandler, ABC):
         """One tensor of the batch's images, on the handler's device.
 
         Each row's ``data`` or ``body`` is the bytes of an image file, the same in base64 text,
-        or nested lists of numbers.
+        or nested lists of numbers. What can't be read is an error of these rows.
         """
-        return torch.stack([self._image(row) for row in data]).to(self.device)
+        return torch.stack(each(self._image, data)).to(self.device)
 
     def get_insights(self, tensor_data: Any, _: Any, target: Any = 0) -> Any:
         """How much each input value speaks for class ``target``: nested lists like the input."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Callable, List
 
+from ts.blame import renumber
+
 
 class BaseEnvelope(ABC):
     """Wraps a handler's ``handle``; chosen for all models by the server's `service_envelope`."""
@@ -12,13 +14,18 @@ class BaseEnvelope(ABC):
     def __init__(self, handle_fn: Callable[[Any, Any], Any]) -> None:
         self._handle_fn = handle_fn
         self.context: Any = None
+        self._lengths: List[int] = []  # what `parse_input` made of each request, where it counts
 
     def handle(self, data: Any, context: Any) -> Any:
         """Unwrap the rows, call the handler, wrap its results."""
         self.context = context
         if data:
             data = self.parse_input(data)
-        results = self._handle_fn(data, context)
+        try:
+            results = self._handle_fn(data, context)
+        except Exception as error:
+            renumber(error, self._request)
+            raise
         return self.format_output(results) if results else results
 
     @abstractmethod
@@ -28,6 +35,13 @@ class BaseEnvelope(ABC):
     @abstractmethod
     def format_output(self, data: List[Any]) -> List[Any]:
         """The handler's results to one answer per request."""
+
+    def _request(self, number: int) -> int:
+        """The request from which the handler's row of this number came."""
+        if not self._lengths or number < 0:
+            return number
+        owners = [request for request, length in enumerate(self._lengths) for _ in range(length)]
+        return owners[number]
 
 
 def regroup(results: Any, counts: List[int]) -> List[Any]:

@@ -6,21 +6,18 @@ import base64
 import json
 from typing import Any, List
 
+from ts.blame import each
 from ts.torch_handler.request_envelope.base import BaseEnvelope, cut
 
 
 class JSONEnvelope(BaseEnvelope):
     """Several instances a request, all requests' instances in one batch for the handler."""
 
-    def __init__(self, handle_fn: Any) -> None:
-        super().__init__(handle_fn)
-        self._lengths: List[int] = []
-
     def parse_input(self, data: List[Any]) -> List[Any]:
         """The instances of all rows; ``{"b64": text}`` becomes bytes."""
-        groups = [_instances(row) for row in data]
+        groups = each(_instances, data)
         self._lengths = [len(group) for group in groups]
-        return [_decoded(instance) for group in groups for instance in group]
+        return [instance for group in groups for instance in group]
 
     def format_output(self, data: List[Any]) -> List[Any]:
         """Per request the text of ``{"predictions": its results}``."""
@@ -31,8 +28,7 @@ def _instances(row: Any) -> List[Any]:
     body = row.get("data") or row.get("body") or row
     if isinstance(body, (bytes, bytearray, str)):
         body = json.loads(body)
-    instances: List[Any] = body["instances"]
-    return instances
+    return [_decoded(instance) for instance in body["instances"]]
 
 
 def _decoded(instance: Any) -> Any:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any, List
 
+from ts.blame import each
 from ts.torch_handler.request_envelope.base import BaseEnvelope, regroup
 
 
 class KServeEnvelope(BaseEnvelope):
     """Answers every request of a batch; TorchServe's envelope sees only the first one."""
 
-    def __init__(self, handle_fn: Any) -> None:
-        super().__init__(handle_fn)
-        self._lengths: List[int] = []
-
     def parse_input(self, data: List[Any]) -> List[Any]:
         """The ``instances`` of all rows."""
-        groups = [self._from_json(row)["instances"] for row in data]
+        groups = each(lambda row: list(self._from_json(row)["instances"]), data)
         self._lengths = [len(group) for group in groups]
         return [instance for group in groups for instance in group]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from ts.blame import each
 from ts.torch_handler.request_envelope.base import BaseEnvelope, regroup
 
 _SIZES = ("8", "16", "32", "64")
@@ -34,21 +35,20 @@ class KServev2Envelope(BaseEnvelope):
 
         ``data`` is nested by ``shape``; of BYTES it is the first element.
         """
-        self._requests = [self._from_json(row) for row in data]
-        inputs = [item for request in self._requests for item in request["inputs"]]
+        read = each(self._read, data)
+        self._requests = [request for request, _ in read]
+        self._lengths = [len(tensors) for _, tensors in read]
+        inputs = [item for _, tensors in read for item in tensors]
         self.context.input_names = [item["name"] for item in inputs]
         if str(self._requests[0].get("id") or "").strip():
             self.context.input_request_id = self._requests[0]["id"]
-        return [_nested(item) for item in inputs]
+        return inputs
 
     def format_output(self, data: List[Any]) -> List[Any]:
         """One inference response per request, its outputs named after its inputs."""
         for name in ("input_names", "input_request_id"):
             self.context.__dict__.pop(name, None)
-        if len(self._requests) == 1:
-            groups = [list(data)]
-        else:
-            groups = regroup(data, [len(request["inputs"]) for request in self._requests])
+        groups = [list(data)] if len(self._requests) == 1 else regroup(data, self._lengths)
         return [self._response(idx, group) for idx, group in enumerate(groups)]
 
     def _response(self, idx: int, results: List[Any]) -> Dict[str, Any]:
@@ -63,6 +63,10 @@ class KServev2Envelope(BaseEnvelope):
             "outputs": [_output(name, result) for name, result in zip(names, results)],
         }
 
+    def _read(self, row: Any) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
+        request = self._from_json(row)
+        return request, [_nested(item) for item in request["inputs"]]
+
     @staticmethod
     def _from_json(row: Any) -> Any:
         body = row.get("data") or row.get("body")
@@ -71,9 +75,12 @@ class KServev2Envelope(BaseEnvelope):
 
 def _nested(item: Dict[str, Any]) -> Dict[str, Any]:
     if item["datatype"] == "BYTES":
-        return {**item, "data": item["data"][0]}
-    # Without the datatype: it would round or wrap the numbers, and only their shape is asked for.
-    return {**item, "data": np.array(item["data"]).reshape(item["shape"]).tolist()}
+        data = item["data"][0]
+    else:
+        # Without the datatype: it would round or wrap the numbers, and only their shape is asked
+        # for.
+        data = np.array(item["data"]).reshape(item["shape"]).tolist()
+    return {**item, "name": item["name"], "data": data}  # its output will want the name
 
 
 def _output(name: str, result: Any) -> Dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Whose fault an error is: the attribute ``request_index`` of exceptions.
+
+Built-in handlers and envelopes set it here, `ts.failures` reads it. A handler sees the rows that
+whoever calls it hands over, so that envelopes and `MicroBatching` number its errors anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any, Callable, List, Sequence, Tuple
+
+from ts.failures import numbers, told
+
+logger = logging.getLogger(__name__)
+
+
+def each(convert: Callable[[Any], Any], rows: Sequence[Any]) -> List[Any]:
+    """What ``convert`` makes of each row.
+
+    Raises:
+        Exception: the first that ``convert`` raised, once all rows have been tried. It blames all
+            rows for which clients are told the same.
+    """
+    results: List[Any] = []
+    failed: List[Tuple[int, Exception]] = []
+    for number, row in enumerate(rows):
+        try:
+            results.append(convert(row))
+        except MemoryError:
+            raise  # other rows hold the memory, too
+        except Exception as error:
+            failed.append((number, error))
+    if failed:
+        raise _for_all(failed)
+    return results
+
+
+def renumber(error: BaseException, number: Callable[[int], int]) -> None:
+    """Turn the rows that an error blames into others; what names no rows stays for the log."""
+    index = getattr(error, "request_index", None)
+    if index is None:
+        return
+    with contextlib.suppress(TypeError, IndexError):
+        _set(error, sorted({number(one) for one in numbers(index)}))
+
+
+def _for_all(failed: List[Tuple[int, Exception]]) -> Exception:
+    first = failed[0][1]
+    blamed = [number for number, error in failed if told(error) == told(first)]
+    for number, error in failed[1:]:
+        logger.warning("Row %d of the batch: %s: %s", number, type(error).__name__, error)
+    _set(first, blamed)
+    return first
+
+
+def _set(error: BaseException, index: List[int]) -> None:
+    with contextlib.suppress(AttributeError):  # an exception may be frozen
+        error.request_index = index  # type: ignore[attr-defined]
