@@ -20,7 +20,7 @@ HEAD = re.compile(
 
 @pytest.fixture(scope="module")
 def server(make_server) -> Server:
-    server = make_server(default_workers_per_model=1)
+    server = make_server(default_workers_per_model=1, model_metrics_auto_detect="true")
     archive(server.store, "noisy", MARS / "noisy.py")
     server.start("--models", "noisy.mar")
     until(lambda: server.ready("noisy"))
@@ -88,7 +88,7 @@ def test_lines_of_subprocesses_stay_whole(server):
 def test_a_forked_child_neither_repeats_nor_tears_its_parents_line(server):
     left = made(server, "fork")
     assert ("INFO", "stdout", "forked child") in left
-    assert ("WARN", "stderr", "logged by the forked child") in left
+    assert ("INFO", "stdout", "logged by the forked child") in left
     assert ("INFO", "stdout", "begun before the fork, ended behind it") in left
 
 
@@ -96,7 +96,9 @@ def test_processes_of_a_handler_write_to_the_same_log(server):
     left = made(server, "processes")
     for number in range(3):
         assert ("INFO", "stdout", f"process {number} prints") in left
-        assert ("WARN", "stderr", f"process {number} logs") in left
+        assert ("INFO", "stdout", f"process {number} logs") in left
+        metric = f"FromChildren.Count:{number}.0|"
+        until(lambda metric=metric: metric in server.log("model_metrics"))
 
 
 def test_ten_megabytes_at_once_do_not_block_the_handler(server):

@@ -67,14 +67,16 @@ def fork(context):
     print("ended behind it")
 
 
-def _in_process(number):
+def _in_process(number, context):
     print(f"process {number} prints")
     log.error("process %d logs", number)
+    context.metrics.add_counter("FromChildren", number)
 
 
 def processes(context):
     several = [
-        multiprocessing.get_context("fork").Process(target=_in_process, args=(n,)) for n in range(3)
+        multiprocessing.get_context("fork").Process(target=_in_process, args=(n, context))
+        for n in range(3)
     ]
     for one in several:
         one.start()

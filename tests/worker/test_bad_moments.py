@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,12 +169,19 @@ def act(data, context):
     await worker.stop(5)
 
 
-async def test_a_forked_child_of_a_handler_leaves_the_connection_alone(backend, spec):
+async def test_a_forked_child_of_a_handler_logs_to_stdout_and_leaves_the_connection_alone(
+    backend, spec
+):
     source = odd("""
 import logging, os
+class Mine(logging.Handler):
+    def emit(self, record):
+        print("my handler:", record.getMessage())
 def act(data, context):
+    logging.getLogger().addHandler(Mine())
     pid = os.fork()
     if not pid:
+        logging.getLogger("child").debug("too low")
         logging.getLogger("child").error("from the child")
         context.metrics.add_counter("Child", 1)
         os._exit(0)
@@ -184,8 +192,16 @@ def act(data, context):
     worker = await backend.start(spec(source, events=events))
     reply, _ = await ask(worker, b"x")
     assert bytes(reply.responses[0].body) == b"parent"
-    await until(lambda: ("stderr", "from the child") in events.lines)
+    await until(lambda: any(text.startswith("[METRICS]Child") for _, text in events.lines))
+    stdout = [text for stream, text in events.lines if stream == "stdout"]
+    said = stdout.index("from the child")
+    assert stdout[said + 1] == "my handler: from the child"
+    assert re.match(
+        r"\[METRICS\]Child\.Count:1\|#.*\|#type:COUNTER\|#hostname:.*,1-0$", stdout[said + 2]
+    )
+    assert not [text for _, text in events.lines if "too low" in text]
     assert not [record for record in events.records if record.logger == "child"]
+    assert not [metric for metric in events.metrics if metric.name == "Child"]
     await worker.stop(5)
 
 

@@ -85,11 +85,13 @@ class FrameHandler(logging.Handler):
 def install(channel: Channel) -> FrameHandler:
     """Make a `FrameHandler` the root logger's only handler, at INFO as in TorchServe."""
     handler = FrameHandler(channel)
+    children = logging.StreamHandler(sys.stdout)
+    children.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    os.register_at_fork(after_in_child=lambda: _detach(channel))
+    os.register_at_fork(after_in_child=lambda: _detach(channel, handler, children))
     return handler
 
 
@@ -98,12 +100,14 @@ def _tells_metric(record: logging.LogRecord) -> bool:
     return isinstance(record.msg, str) and record.msg.startswith("[METRICS]")
 
 
-def _detach(channel: Channel) -> None:
-    """In a child that a handler forked: log to stderr, and leave the connection to its parent.
+def _detach(channel: Channel, ours: logging.Handler, instead: logging.Handler) -> None:
+    """In a child that a handler forked: log as TorchServe's workers do, on stdout, where the server
+    takes the lines of metrics for metrics, and leave the connection to the parent.
 
     Two writers would mix their frames, and an open copy would outlive the worker. A SIGTERM ends
     it, as `multiprocessing` expects of its children, though not the worker.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.getLogger().handlers[:] = [logging.StreamHandler(sys.stderr)]
+    handlers = logging.getLogger().handlers  # the user's own stay
+    handlers[:] = [instead if one is ours else one for one in handlers]
     channel.abandon()
