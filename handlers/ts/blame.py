@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ts.failures import numbers, told
 
@@ -36,13 +36,27 @@ def each(convert: Callable[[Any], Any], rows: Sequence[Any]) -> List[Any]:
     return results
 
 
-def renumber(error: BaseException, number: Callable[[int], int]) -> None:
-    """Turn the rows that an error blames into others; what names no rows stays for the log."""
+def renumber(error: BaseException, rows: Sequence[int]) -> None:
+    """Turn the rows that an error blames into those of the whole batch.
+
+    Args:
+        rows: the number in the batch of each row that the handler got.
+    """
     index = getattr(error, "request_index", None)
     if index is None:
         return
-    with contextlib.suppress(TypeError, IndexError):
-        _set(error, sorted({number(one) for one in numbers(index)}))
+    try:
+        found = numbers(index)
+        if found and found[0] < 0:
+            raise IndexError
+        _set(error, sorted({rows[number] for number in found}))
+    except (TypeError, IndexError):
+        _set(error, None)
+        logger.warning(
+            "request_index=%r names no rows of the handler's %d: the whole batch fails",
+            index,
+            len(rows),
+        )
 
 
 def _for_all(failed: List[Tuple[int, Exception]]) -> Exception:
@@ -54,6 +68,6 @@ def _for_all(failed: List[Tuple[int, Exception]]) -> Exception:
     return first
 
 
-def _set(error: BaseException, index: List[int]) -> None:
+def _set(error: BaseException, index: Optional[List[int]]) -> None:
     with contextlib.suppress(AttributeError):  # an exception may be frozen
         error.request_index = index  # type: ignore[attr-defined]

@@ -140,6 +140,39 @@ def test_an_error_reaches_the_caller_and_the_next_batch_runs(steps):
         steps.batching.handle([1])
 
 
+@pytest.mark.parametrize("step", HANDLER_METHODS)
+@pytest.mark.parametrize(
+    ("index", "blamed"), [(1, [7]), ([0, 1], [6, 7]), ((0,), [6]), (None, None), ([], [])]
+)
+def test_a_row_that_a_step_blames_is_numbered_in_the_batch(steps, step, index, blamed):
+    def fail(data):
+        if data == [6, 7]:
+            error = ValueError("bad rows")
+            error.request_index = index
+            raise error
+        return data
+
+    steps.preprocess = steps.inference = steps.postprocess = lambda data: data
+    setattr(steps, step, fail)
+    with pytest.raises(ValueError, match="bad rows") as caught:
+        steps.batching.handle(list(range(9)))
+    assert caught.value.request_index == blamed
+
+
+@pytest.mark.parametrize("index", [2, -1, [0, 2], "1"])
+def test_rows_that_a_part_lacks_blame_no_row_of_another_part(steps, caplog, index):
+    def fail(data):
+        error = ValueError("bad rows")
+        error.request_index = index
+        raise error
+
+    steps.inference = fail
+    with pytest.raises(ValueError, match="bad rows") as caught:
+        steps.batching.handle(list(range(6)))
+    assert caught.value.request_index is None
+    assert f"request_index={index!r} names no rows of the handler's 2" in caplog.text
+
+
 def test_several_callers_do_not_mix(steps):
     answers: dict[int, list[int]] = {}
 

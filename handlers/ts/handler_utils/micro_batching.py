@@ -12,17 +12,25 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
+from ts.blame import renumber
+
 HANDLER_METHODS = ("preprocess", "inference", "postprocess")
 _FOLLOWING = {"preprocess": "inference", "inference": "postprocess"}
 
 
 class _Batch:
-    """The parts of one call on their way through the steps, and the caller that waits for them."""
+    """The parts of one call on their way through the steps, and the caller that waits for them.
 
-    def __init__(self, parts: int) -> None:
-        self.results: List[Any] = [None] * parts
+    Args:
+        rows: how many the call has.
+        size: rows of a part; the last one may have fewer.
+    """
+
+    def __init__(self, rows: int, size: int) -> None:
+        self.parts = [range(rows)[start : start + size] for start in range(0, rows, size)]
+        self.results: List[Any] = [None] * len(self.parts)
         self.error: Optional[BaseException] = None
-        self._missing = parts
+        self._missing = len(self.parts)
         self._lock = threading.Lock()
         self._done = threading.Event()
 
@@ -34,10 +42,13 @@ class _Batch:
             if not self._missing:
                 self._done.set()
 
-    def failed(self, error: BaseException) -> None:
-        """A step raised: the first error is the caller's, the other parts are not computed."""
+    def failed(self, index: int, error: BaseException) -> None:
+        """A step raised for part ``index``: the first error is the caller's, the other parts are
+        not computed."""
         with self._lock:
-            self.error = self.error or error
+            if self.error is None:
+                renumber(error, self.parts[index])
+                self.error = error
             self._done.set()
 
     def wait(self) -> List[Any]:
@@ -117,19 +128,19 @@ class MicroBatching:
 
         Raises:
             ValueError: `micro_batch_size` is below 1.
-            BaseException: what a step raised.
+            BaseException: what a step raised; rows that it blames are numbered as in ``data``.
         """
         size = self.micro_batch_size
         if size < 1:
             raise ValueError(f"micro_batch_size is {size}; give 1 or more")
-        parts = [data[start : start + size] for start in range(0, len(data), size)]
-        if not parts:
+        batch = _Batch(len(data), size)
+        if not batch.parts:
             return []
-        batch = _Batch(len(parts))
         # Under the lock, so that no part falls behind the threads' last one in a shutdown.
         with self._lock:
             self._start()
-            for index, part in enumerate(parts):
+            for index, rows in enumerate(batch.parts):
+                part = data[rows.start : rows.stop]
                 self.queues[HANDLER_METHODS[0]].put((batch, index, part))
         return batch.wait()
 
@@ -185,7 +196,7 @@ class MicroBatching:
             try:
                 result = getattr(self.handler, step)(part)
             except BaseException as error:  # SystemExit too: it is the caller's to obey
-                batch.failed(error)
+                batch.failed(index, error)
                 continue
             finally:
                 self.thread_local_data.micro_batch_idx = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Sequence
 
 from ts.blame import renumber
 
@@ -11,10 +11,12 @@ from ts.blame import renumber
 class BaseEnvelope(ABC):
     """Wraps a handler's ``handle``; chosen for all models by the server's `service_envelope`."""
 
+    # How many rows `parse_input` has made of each request, where that is not one.
+    _lengths: Sequence[int] = ()
+
     def __init__(self, handle_fn: Callable[[Any, Any], Any]) -> None:
         self._handle_fn = handle_fn
         self.context: Any = None
-        self._lengths: List[int] = []  # what `parse_input` made of each request, where it counts
 
     def handle(self, data: Any, context: Any) -> Any:
         """Unwrap the rows, call the handler, wrap its results."""
@@ -24,7 +26,9 @@ class BaseEnvelope(ABC):
         try:
             results = self._handle_fn(data, context)
         except Exception as error:
-            renumber(error, self._request)
+            if self._lengths:
+                owners = [[request] * length for request, length in enumerate(self._lengths)]
+                renumber(error, [request for rows in owners for request in rows])
             raise
         return self.format_output(results) if results else results
 
@@ -36,15 +40,8 @@ class BaseEnvelope(ABC):
     def format_output(self, data: List[Any]) -> List[Any]:
         """The handler's results to one answer per request."""
 
-    def _request(self, number: int) -> int:
-        """The request from which the handler's row of this number came."""
-        if not self._lengths or number < 0:
-            return number
-        owners = [request for request, length in enumerate(self._lengths) for _ in range(length)]
-        return owners[number]
 
-
-def regroup(results: Any, counts: List[int]) -> List[Any]:
+def regroup(results: Any, counts: Sequence[int]) -> List[Any]:
     """Split the results of a batch by the number of instances each request brought.
 
     Raises:
@@ -55,7 +52,7 @@ def regroup(results: Any, counts: List[int]) -> List[Any]:
     return cut(results, counts)
 
 
-def cut(results: Any, counts: List[int]) -> List[Any]:
+def cut(results: Any, counts: Sequence[int]) -> List[Any]:
     """`regroup` as TorchServe's envelope `json` does: too few results leave the last ones short,
     and nobody gets those that are too many."""
     groups, start = [], 0
