@@ -55,9 +55,17 @@ def numbers(index: Any) -> List[int]:
     return sorted({operator.index(number) for number in several})
 
 
+def text_of(said: object) -> str:
+    """The text of an error, or of its message: a ``__str__`` of the user's may fail."""
+    try:
+        return str(said)
+    except Exception as failed:
+        return f"<its __str__ raised {type(failed).__name__}>"
+
+
 def refused_pickle(error: BaseException) -> Optional[str]:
     """Which object `torch.load` did not take from a file, and the cures; None for other errors."""
-    text = str(error)
+    text = text_of(error)
     if not isinstance(error, pickle.UnpicklingError) or "weights" not in text.lower():
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -70,11 +78,11 @@ def _answer(error: Exception) -> Tuple[int, str, str, int]:
     if isinstance(error, MemoryError):
         return 507, "Out of resources", "System out of memory", logging.ERROR
     if isinstance(error, PredictionException):
-        code, message = _code(error.error_code), str(error.message)
+        code, message = _code(error.error_code), text_of(error.message)
         return code, message, "Prediction error", logging.ERROR
     if isinstance(error, UnsupportedOutput):
         return 503, UNSUPPORTED_OUTPUT, UNSUPPORTED_OUTPUT, logging.ERROR
-    if "CUDA" in str(error):
+    if "CUDA" in text_of(error):
         return 507, "Out of resources", "CUDA out of memory", logging.ERROR
     return 503, "Prediction failed", "Invoking custom service failed.", logging.WARNING
 

@@ -26,6 +26,7 @@ import time  # noqa: E402
 from typing import Any, Dict, Iterator, Optional, Tuple  # noqa: E402
 
 from ts.arg_parser import ArgParser  # noqa: E402
+from ts.failures import text_of  # noqa: E402
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl  # noqa: E402
 from ts.model_loader import ModelLoaderFactory  # noqa: E402
 from ts.protocol.otf_message_handler import (  # noqa: E402
@@ -130,7 +131,7 @@ class TorchModelServiceWorker:
             return None, "System out of memory", 507
         except RuntimeError as error:
             logging.exception("Load model %s failed", text["modelName"])
-            if "CUDA" in str(error):
+            if "CUDA" in text_of(error):
                 return None, "System out of memory", 507
             return None, "Unknown exception", 500
         return service, f"loaded model {text['modelName']}", 200

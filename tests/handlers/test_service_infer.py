@@ -34,6 +34,13 @@ def test_every_row_is_answered_in_order_with_the_same_context(infer):
     assert service.context.system_properties["server_version"] == __version__
 
 
+class Unsayable(Exception):
+    """An error of a user's class whose text can't be made."""
+
+    def __str__(self):
+        return str(1 / 0)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message", "logged"),
     [
@@ -47,6 +54,13 @@ def test_every_row_is_answered_in_order_with_the_same_context(infer):
         (PredictionException("odd", float("inf")), 500, "odd", "Prediction error"),
         (RuntimeError("CUDA error: 2"), 507, "Out of resources", "CUDA out of memory"),
         (KeyError("x"), 503, "Prediction failed", "Invoking custom service failed."),
+        (Unsayable(), 503, "Prediction failed", "Invoking custom service failed."),
+        (
+            PredictionException(Unsayable(), 400),
+            400,
+            "<its __str__ raised ZeroDivisionError>",
+            "Prediction error",
+        ),
     ],
 )
 def test_a_handlers_error_answers_the_whole_batch(infer, caplog, error, code, message, logged):

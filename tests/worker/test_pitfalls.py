@@ -54,6 +54,11 @@ def handle(data, context):
         ("SystemExit(3)", 500, "SystemExit: 3"),
         ("BaseException('odd')", 500, "exit code 1"),
         ("type('Own', (Exception,), {})('mine')", 500, "Own: mine"),
+        (
+            "type('Own', (RuntimeError,), {'__str__': lambda self: 1 / 0})",
+            500,
+            "Own: <its __str__ raised ZeroDivisionError>",
+        ),
     ],
 )
 async def test_loads_that_raise(pitfall, backend, spec, raised, code, cause):

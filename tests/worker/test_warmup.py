@@ -178,6 +178,19 @@ def test_an_answer_with_an_error_status_fails_it(tmp_path: Path) -> None:
         warm_up(service_of(tmp_path, Recorder()), decode=True)
 
 
+def test_an_error_without_a_text_fails_it(tmp_path: Path) -> None:
+    class Unsayable(Exception):
+        def __str__(self) -> str:
+            return str(1 / 0)
+
+    def handle(data: object, context: object) -> None:
+        raise Unsayable
+
+    put(tmp_path, a_txt="x")
+    with pytest.raises(WarmUpFailed, match=r"Unsayable: <its __str__ raised ZeroDivisionError>"):
+        warm_up(Service("m", str(tmp_path), None, handle, None, 1), decode=True)
+
+
 def test_results_of_the_wrong_number_fail_it(tmp_path: Path) -> None:
     put(tmp_path, a_txt="x")
     service = Service("m", str(tmp_path), None, lambda data, context: [], None, 1)

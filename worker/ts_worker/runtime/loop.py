@@ -111,22 +111,23 @@ def _connect(service: Any, channel: Channel, rank: int) -> None:
 
 def _load_failure(error: BaseException) -> Loaded:
     """The cause in one line and its traceback, with TorchServe's code for exhausted memory."""
+    text = _text(error)
     out_of_memory = isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "CUDA" in str(error)
+        isinstance(error, RuntimeError) and "CUDA" in text
     )
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    cause = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
+    stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    cause = f"{type(error).__name__}: {text}".rstrip(": ")
     if out_of_memory:
-        return Loaded(507, f"System out of memory ({cause})", text)
-    return Loaded(500, cause, text)
+        return Loaded(507, f"System out of memory ({cause})", stack)
+    return Loaded(500, cause, stack)
 
 
 def _text(error: BaseException) -> str:
     try:
-        from ts.failures import refused_pickle
+        from ts.failures import refused_pickle, text_of
     except ImportError:  # the package ts is somebody else's, which may be what the error says
         return str(error)
-    return refused_pickle(error) or str(error)
+    return refused_pickle(error) or text_of(error)
 
 
 def _serve(

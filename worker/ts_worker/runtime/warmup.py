@@ -96,7 +96,9 @@ def _run_batch(service: Any, batch: List[Sample], decode: bool) -> None:
     except MemoryError:
         raise  # answered with a code of its own
     except Exception as error:
-        raise WarmUpFailed(_told(batch, f"{type(error).__name__}: {error}")) from error
+        from ts.failures import text_of  # there since the model was loaded
+
+        raise WarmUpFailed(_told(batch, f"{type(error).__name__}: {text_of(error)}")) from error
     if outcome.code != 200:
         raise WarmUpFailed(_told(batch, outcome.message))
     for sample, prediction in zip(batch, outcome.predictions):
