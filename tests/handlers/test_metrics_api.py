@@ -292,6 +292,17 @@ def test_the_package_has_its_modules(name):
         _ = ts.metrics.nothing
 
 
+@pytest.mark.parametrize("kind", ["counter", "c", None, [], str])
+def test_the_type_of_a_metric_is_no_text(metrics, kind):
+    for call in (
+        lambda: metrics.add_metric("N", 1, "count", metric_type=kind),
+        lambda: metrics.add_time("N", 1, metric_type=kind),
+        lambda: metrics.add_metric_to_cache("N", "count", [], kind),
+    ):
+        with pytest.raises(MetricsCacheTypeError, match="`metric_type` must be a MetricTypes enum"):
+            call()
+
+
 def test_the_former_classes_still_work(lines, caplog):
     metric = CachingMetric("N", "count", ["x"])
     metric.update(2, "r", [Dimension("y", "z")])

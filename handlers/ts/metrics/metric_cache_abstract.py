@@ -76,8 +76,7 @@ class MetricCacheAbstract(ABC):
             raise MetricsCacheTypeError("`metric_name` must be a str")
         if not isinstance(unit, str):
             raise MetricsCacheTypeError("`unit` must be a str")
-        if not isinstance(metric_type, MetricTypes):
-            raise MetricsCacheTypeError("`metric_type` must be a MetricTypes enum")
+        _check_type(metric_type)
         names = list(dimension_names or ()) if not isinstance(dimension_names, str) else [None]
         if not all(isinstance(name, str) for name in names):
             raise MetricsCacheTypeError(
@@ -101,6 +100,9 @@ class MetricCacheAbstract(ABC):
         Args:
             idx: batch index of the request it belongs to; None for the whole batch.
             dimensions: labels; ModelName and Level are added where they are missing.
+
+        Raises:
+            MetricsCacheTypeError: ``metric_type`` is none; the name of one does not do.
         """
         self._observe(name, value, unit, self._request_id(idx), dimensions, metric_type)
 
@@ -178,6 +180,7 @@ class MetricCacheAbstract(ABC):
         dimensions: Optional[Sequence[Dimension]],
         metric_type: MetricTypes,
     ) -> None:
+        _check_type(metric_type)
         names, labels = self._labels(dimensions, request_id)
         metric = self.cache[metric_type].get(name)
         if metric is None:
@@ -202,6 +205,11 @@ class MetricCacheAbstract(ABC):
                 names.append(default)
                 labels.append(label)
         return names, labels
+
+
+def _check_type(metric_type: Any) -> None:
+    if not isinstance(metric_type, MetricTypes):
+        raise MetricsCacheTypeError("`metric_type` must be a MetricTypes enum")
 
 
 def _check_unit(unit: str, known: Tuple[str, ...]) -> None:
