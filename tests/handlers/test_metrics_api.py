@@ -303,6 +303,21 @@ def test_the_type_of_a_metric_is_no_text(metrics, kind):
             call()
 
 
+def test_what_a_handler_chooses_breaks_no_line(metrics, lines, caplog):
+    mine = [Dimension("Path\n", "a\nb\r\u2028[METRICS]Fake.Count:9|#")]
+    metrics.set_request_ids({0: "r\nx"})
+    metrics.add_counter("C", 1, 0, mine)
+    # Nothing is hidden from whoever reads the record itself.
+    assert caplog.records[0].metric[4][0] == ("Path\n", mine[0].value)
+    (text,) = caplog.messages
+    assert r"|#Path\n:a\nb\r\u2028[METRICS]Fake.Count:9|#,ModelName:tiny" in text
+    assert text.endswith(r",r\nx")
+    caplog.clear()
+    metrics.add_counter("C", -1, 0, mine)
+    assert len(str(Metric("M\n", 1, "ms", mine)).splitlines()) == 1
+    assert len(caplog.messages[0].splitlines()) == 1
+
+
 def test_the_former_classes_still_work(lines, caplog):
     metric = CachingMetric("N", "count", ["x"])
     metric.update(2, "r", [Dimension("y", "z")])

@@ -12,6 +12,7 @@ import socket
 import time
 from typing import Any, ClassVar, Dict, List, Sequence, Tuple
 
+from ts.metrics.line import one_line
 from ts.metrics.metric_abstract import MetricAbstract
 
 Metric = Tuple[str, str, str, float, List[Tuple[str, str]], str]
@@ -45,7 +46,7 @@ class MetricRecord(logging.LogRecord):
         name, unit, kind, value, pairs, request_ids = self.metric
         labels = ",".join([f"{key}:{label}" for key, label in pairs])
         tail = f",{request_ids}" if request_ids else ""
-        return (
+        return one_line(
             f"[METRICS]{name}.{unit}:{value}|#{labels}|#type:{kind.upper()}"
             f"|#hostname:{socket.gethostname()},{int(self.created)}{tail}"
         )
@@ -105,8 +106,8 @@ class CachingMetric(MetricAbstract):
     def _complain(self, value: Any, dimension_values: Sequence[str], reason: str) -> None:
         logger.error(
             "[METRICS]Failed to update metric with name:%s and dimensions: %s with value: %s: %s",
-            self.metric_name,
-            ",".join(map(str, dimension_values)),
+            one_line(str(self.metric_name)),
+            one_line(",".join(map(str, dimension_values))),
             value,
             reason,
         )

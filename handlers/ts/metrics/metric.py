@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ts.metrics.caching_metric import CachingMetric
 from ts.metrics.dimension import Dimension
+from ts.metrics.line import one_line
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.metrics.unit import LONG_FORMS
 
@@ -51,7 +52,7 @@ class Metric:
     def __str__(self) -> str:
         labels = ",".join(map(str, self.dimensions))
         tail = f",{self.request_id}" if self.request_id else ""
-        return (
+        return one_line(
             f"{self.name}.{self.unit}:{self.value}|#{labels}"
             f"|#hostname:{socket.gethostname()},{int(time.time())}{tail}"
         )
