@@ -82,6 +82,7 @@ class FakeWorker:
         self.current: deque[tuple[Predict, ReplySink]] = deque()
         self.cancelled: list[bytes] = []
         self.held = False
+        self.begun = True
         self.stops: list[float] = []
         self.exit: ExitReason | None = None
         self._exited = asyncio.get_running_loop().create_future()
@@ -113,10 +114,16 @@ class FakeWorker:
 
     # What tests do to it.
 
-    def die(self, code: int | None, signal: int | None, text: str = "the process died") -> None:
+    def die(
+        self,
+        code: int | None,
+        signal: int | None,
+        text: str = "the process died",
+        timed_out: bool = False,
+    ) -> None:
         """End the process; nothing is answered from now on."""
         if self.exit is None:
-            self.exit = ExitReason(code, signal, text, ("last line",))
+            self.exit = ExitReason(code, signal, text, ("last line",), timed_out)
             self._exited.set_result(self.exit)
 
     async def received(self, count: int = 1) -> None:

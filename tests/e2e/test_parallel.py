@@ -75,6 +75,16 @@ def test_a_model_of_two_ranks(server: Server) -> None:
     assert not any(map(runs, ranks))
 
 
+def test_a_batch_behind_one_that_put_ranks_out_of_step_is_answered(server: Server) -> None:
+    add(server, "shaky", "two_ranks", f"{TENSOR}responseTimeout: 2\n")
+    assert server.register("shaky.mar", initial_workers=1).status == 200
+    bad = json.dumps({"x": [1.0] * 8, "fails": 0}).encode()
+    assert server.predict("shaky", bad).status == 503
+    assert server.predict("shaky", ONES).json == {"sum": 36.0}
+    assert "shaky_1.0 Worker disconnected. rank 1: still at a batch" in server.output
+    assert server.manage("DELETE", "/models/shaky").status == 200
+
+
 def test_a_rank_that_does_not_load_is_told_with_its_traceback(server: Server) -> None:
     answer = server.register("broken.mar", initial_workers=1)
     assert answer.status == 500

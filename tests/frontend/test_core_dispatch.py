@@ -82,6 +82,30 @@ def test_a_batch_for_a_worker_that_has_just_ended_goes_to_the_next() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_batch_that_the_worker_has_not_begun_goes_to_the_next(ended: bool) -> None:
+    """Whether the worker is ended first, or the batch has waited as long as a worker may take."""
+
+    async def main() -> None:
+        async with Rig(behaviour=hold) as rig:
+            await rig.serve(response_timeout=7)
+            stuck = rig.worker
+            stuck.begun = False
+            task = send(rig, b"0")
+            await stuck.received()
+            await asyncio.sleep(6)
+            if ended:
+                stuck.die(None, None, timed_out=True)
+            await asyncio.sleep(1 + BACK_OFF[0])
+            await until(lambda: rig.worker is not stuck)
+            await rig.worker.received()
+            rig.worker.finish()
+            assert (await task).body == b"0"
+            assert rig.meter.version("m", "1.0").restarts == ["timeout"]
+
+    run_virtual(main)
+
+
 def test_a_batch_may_be_answered_in_pieces_and_in_any_order() -> None:
     async def main() -> None:
         async with Rig(behaviour=hold) as rig:

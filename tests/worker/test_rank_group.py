@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.core_rig import until
-from tests.fakes import FakeRank, LoadFailed
+from tests.fakes import FakeRank, LoadFailed, run_virtual
 from tests.worker.conftest import Events, predict_message
 from ts_worker.backend.base import ExitReason, Ranks, WorkerGone, WorkerSpec
 from ts_worker.backend.group import RankGroup, rank_specs
@@ -18,11 +18,12 @@ from ts_worker.messages import Reply
 class GroupRig:
     """A group, its ranks, and what it told."""
 
-    def __init__(self, count: int = 2, all_predict: bool = True) -> None:
+    def __init__(self, count: int = 2, all_predict: bool = True, **more: Any) -> None:
         self.ranks = [FakeRank(number) for number in range(count)]
         self.ended = 0
         self.replies: list[Any] = []
-        self.group = RankGroup(spec(Ranks(count, 29500, all_predict)), self.ranks, self._end)
+        described = spec(Ranks(count, 29500, all_predict), **more)
+        self.group = RankGroup(described, self.ranks, self._end)
 
     def _end(self) -> None:
         self.ended += 1
@@ -111,6 +112,56 @@ async def test_one_that_ends_takes_the_others_along() -> None:
     with pytest.raises(WorkerGone):
         rig.predict(3)
     assert rig.sent() == [[1]] * 3
+
+
+def test_a_group_that_is_out_of_step_is_ended_without_a_next_batch() -> None:
+    async def main() -> None:
+        rig = GroupRig(3, response_timeout=6)
+        rig.predict(1)
+        rig.ranks[1].finish()
+        rig.ranks[0].finish()
+        await asyncio.sleep(5.9)
+        rig.predict(2)
+        assert not any(rank.ended for rank in rig.ranks)
+        await asyncio.sleep(0.2)
+        reason = await rig.group.exited()
+        assert reason.timed_out
+        text = "rank 2: still at a batch that rank 0 has answered responseTimeout=6 s ago"
+        assert (reason.code, reason.signal, reason.text) == (None, None, text)
+        assert not rig.group.begun
+        with pytest.raises(WorkerGone):
+            rig.predict(3)
+        assert rig.sent() == [[1]] * 3
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_ranks_that_finish_in_time_have_no_limit(order: tuple[int, int]) -> None:
+    async def main() -> None:
+        rig = GroupRig(response_timeout=6)
+        rig.predict(1)
+        for number in order:
+            await asyncio.sleep(5)
+            rig.ranks[number].finish()
+        await asyncio.sleep(100)
+        assert not any(rank.ended for rank in rig.ranks)
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_waits_for_a_rank_that_ends_has_not_begun(answered: bool) -> None:
+    rig = GroupRig()
+    rig.predict(1)
+    rig.predict(2)
+    if answered:
+        rig.ranks[0].finish()
+    rig.ranks[1].end(ExitReason(1, None, "exit code 1"))
+    await rig.group.exited()
+    assert rig.group.begun is not answered
+    assert not GroupRig().group.begun
+    assert GroupRig(all_predict=False).group.begun
 
 
 async def test_stopping_lets_each_rank_end_by_itself() -> None:

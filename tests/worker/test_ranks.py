@@ -164,6 +164,17 @@ async def test_ranks_that_are_out_of_step_mix_no_batches(backend, group):
         await next_one
 
 
+async def test_ranks_that_are_out_of_step_are_replaced(backend, group):
+    both = group(response_timeout=0.5)
+    worker = await backend.start(both)
+    await ask(worker, json.dumps({"x": [1.0] * 8, "fails": 0}).encode())
+    reason = await asyncio.wait_for(worker.exited(), 10)
+    assert reason.timed_out
+    assert reason.text.startswith("rank 1: still at a batch")
+    assert not worker.begun
+    assert not any(map(alive, both.events.processes))
+
+
 BLAMES = """
 import torch
 from torch import distributed

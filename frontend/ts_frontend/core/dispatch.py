@@ -153,8 +153,9 @@ class Pump:
         worker, and return to the queue what it had not begun."""
         flights, self._flights = list(self._flights.values()), {}
         self._closing = True
-        lost = list(flights[0].jobs.values()) if flights else []
-        ahead = [job for flight in flights[1:] for job in flight.jobs.values()]
+        begun = 1 if self._worker.begun else 0
+        lost = [job for flight in flights[:begun] for job in flight.jobs.values()]
+        ahead = [job for flight in flights[begun:] for job in flight.jobs.values()]
         if not self._queue.consumers:
             lost += ahead
         elif ahead:

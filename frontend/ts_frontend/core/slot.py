@@ -230,7 +230,7 @@ class Slot:
             pump.fail(status)
         self._count_unsuccessful(pump)
         logger.warning("%s Worker disconnected. %s", self.name, reason.text)
-        self._ending = "timeout" if pump.timed_out else _ending(reason)
+        self._ending = "timeout" if pump.timed_out or reason.timed_out else _ending(reason)
         text = "The worker did not answer in time." if pump.timed_out else reason.text
         return LoadFailed(status, text, "\n".join(reason.stderr_tail))
 

@@ -235,6 +235,7 @@ class Supervisor:
             metrics_config=None if config.metrics_config is None else str(config.metrics_config),
             threads=slot.threads,
             startup_timeout=model.settings.startup_timeout,
+            response_timeout=model.settings.response_timeout,
             python=launch.python,
             import_paths=launch.import_paths,
             env=env,

@@ -97,6 +97,7 @@ class WorkerSpec:
     metrics_config: str | None = None
     threads: int = 1
     startup_timeout: float | None = None  # seconds to load the model in; None for any number
+    response_timeout: float | None = None  # seconds for the other ranks to follow rank 0
     python: str | None = None  # interpreter of the model; None for the server's own
     import_paths: tuple[str, ...] = ()  # model folder, pip target, ... in order
     env: Mapping[str, str] = field(default_factory=dict)  # the worker's whole environment
@@ -107,12 +108,17 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExitReason:
-    """Why a worker's process ended: an exit code or a signal, one line of text, last output."""
+    """Why a worker's process ended: an exit code or a signal, one line of text, last output.
+
+    Args:
+        timed_out: it was ended because ranks did not finish a batch that rank 0 had answered.
+    """
 
     code: int | None
     signal: int | None
     text: str
     stderr_tail: tuple[str, ...] = ()
+    timed_out: bool = False
 
 
 class Worker(Protocol):
@@ -124,6 +130,11 @@ class Worker(Protocol):
     def pid(self) -> int | None: ...
     @property
     def device(self) -> int | None: ...
+    @property
+    def begun(self) -> bool:
+        """Whether it may have begun the oldest batch that it has not answered; those after it
+        are sent ahead. It holds after its end as well."""
+
     def predict(self, batch: Batch, reply: ReplySink) -> None:
         """Send a batch. ``reply`` is called in any order, several times when streaming.
 

@@ -31,7 +31,9 @@ class RankGroup:
 
     Where a batch goes to all ranks they are kept in step: the next one is sent once each has
     finished the one before. A rank that is ahead of another would mix two batches in one collective
-    operation, and clients would get each other's answers.
+    operation, and clients would get each other's answers. Where rank 0 has answered a batch and
+    others do not finish it within ``response_timeout``, they never will: the group is ended, and
+    what waits has not been begun.
 
     Args:
         ranks: processes that have just been started, in order.
@@ -48,6 +50,8 @@ class RankGroup:
         self._left = len(ranks)
         self._waiting: deque[tuple[Batch, ReplySink]] = deque()
         self._stopping = False
+        self._computing = False  # rank 0, at a batch that went to all
+        self._lag: asyncio.TimerHandle | None = None  # of the others behind rank 0
         self._first: tuple[int, ExitReason] | None = None  # rank that ended, and why
         self._when_ended = ended
         self._gone: asyncio.Future[ExitReason] = asyncio.get_running_loop().create_future()
@@ -66,6 +70,10 @@ class RankGroup:
     @property
     def device(self) -> int | None:
         return self._spec.device
+
+    @property
+    def begun(self) -> bool:
+        return self._computing or not self._all_predict
 
     async def load(self) -> None:
         """Load the model in all ranks at the same time: they wait for each other.
@@ -92,7 +100,7 @@ class RankGroup:
             raise LoadFailed(failed.code, text, failed.traceback) from None
 
     def predict(self, batch: Batch, reply: ReplySink) -> None:
-        if any(rank.ended for rank in self._ranks):
+        if self._first is not None or any(rank.ended for rank in self._ranks):
             raise WorkerGone
         if not self._all_predict:
             self._ranks[0].predict(batch, reply)
@@ -129,33 +137,61 @@ class RankGroup:
         return await asyncio.shield(self._gone)
 
     def _advance(self) -> None:
-        """Send the next batch, if each rank has finished the last one."""
-        if not self._waiting or not all(rank.idle for rank in self._ranks):
+        """Send the next batch, if each rank lives and has finished the last one."""
+        if self._first is not None or not all(rank.idle for rank in self._ranks):
+            return
+        self._stop_watching()
+        if not self._waiting or any(rank.ended for rank in self._ranks):
             return
         batch, reply = self._waiting.popleft()
 
         def answered(message: Reply | ReplyChunk) -> None:
+            if self._ranks[0].idle:
+                self._computing = False
+                self._watch()
             reply(message)
             self._advance()
 
-        try:
-            for number, rank in enumerate(self._ranks):
-                rank.predict(batch, self._finished if number else answered)
-        except WorkerGone:  # ended this moment: who sent the batch learns it by `exited`
-            self._waiting.clear()
+        self._computing = True
+        for number, rank in enumerate(self._ranks):
+            rank.predict(batch, self._finished if number else answered)
 
     def _finished(self, _: Reply | ReplyChunk) -> None:
         """A rank other than 0 is done with its batch: what it came to there is nobody's answer."""
         self._advance()
+
+    def _watch(self) -> None:
+        """Give the ranks that have not finished what rank 0 has answered a limit."""
+        timeout = self._spec.response_timeout
+        if timeout is not None and not all(rank.idle for rank in self._ranks):
+            self._lag = asyncio.get_running_loop().call_later(timeout, self._give_up, timeout)
+
+    def _stop_watching(self) -> None:
+        if self._lag is not None:
+            self._lag.cancel()
+            self._lag = None
+
+    def _give_up(self, timeout: float) -> None:
+        late = [number for number, rank in enumerate(self._ranks) if not rank.idle]
+        if not late:  # it has ended this moment
+            return
+        text = f"still at a batch that rank 0 has answered responseTimeout={timeout} s ago"
+        self._first = (late[0], ExitReason(None, None, text, timed_out=True))
+        self._waiting.clear()
+        self._doom()
+
+    def _doom(self) -> None:
+        for rank in self._ranks:
+            rank.doom()
 
     def _rank_gone(self, number: int, reason: ExitReason) -> None:
         self._left -= 1
         if self._first is None:
             self._first = (number, reason)
             self._waiting.clear()
+            self._stop_watching()
             if not self._stopping:
-                for rank in self._ranks:
-                    rank.doom()
+                self._doom()
         if not self._left:
             first, reason = self._first
             self._gone.set_result(replace(reason, text=f"rank {first}: {reason.text}"))

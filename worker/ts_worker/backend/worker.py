@@ -77,6 +77,10 @@ class ProcessWorker:
         return self._spec.device
 
     @property
+    def begun(self) -> bool:
+        return True
+
+    @property
     def ended(self) -> bool:
         """Whether the process has ended; what it wrote last may still be read."""
         return self._child.ended.done()
