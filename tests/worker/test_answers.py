@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.worker.conftest import Events, ask, predict_message
-from ts_worker.messages import Reply, ReplyChunk
+from ts_worker.messages import Reply, ReplyChunk, unpack_headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -113,4 +113,43 @@ async def test_a_row_that_streams_is_not_isolated(backend, isolating):
         (503, "Prediction failed", [b"1-1"]),
         (200, "", [b"1-2"]),
     ]
+    await worker.stop(5)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "context.set_response_header(1, 'X-A', '\\ud800')",
+        "context.set_response_status(200, '\\ud800', idx=1)",
+        "context.set_response_status(1 << 40, idx=1)",
+    ],
+    ids=["header", "reason", "status"],
+)
+async def test_an_answer_that_cannot_be_sent_fails_its_own_request_only(backend, spec, bad):
+    source = f"""
+def handle(data, context):
+    if data is None:
+        return None
+    context.metrics.add_counter("Seen", len(data))
+    context.set_response_header(0, "X-A", "fine")
+    if len(data) > 1:
+        {bad}
+    return [bytes(row["body"]) for row in data]
+"""
+    events = Events()
+    worker = await backend.start(spec(source, events=events))
+    answers, _ = await replies(worker, b"a", b"b", b"c")
+    assert told(answers) == [
+        (200, "", [b"1-0"]),
+        (503, "Prediction failed", [b"1-1"]),
+        (200, "", [b"1-2"]),
+    ]
+    assert [bytes(answers[at].responses[0].body) for at in (0, 2)] == [b"a", b"c"]
+    assert unpack_headers(answers[0].responses[0].headers) == [("X-A", "fine")]
+    (record,) = [one for one in events.records if "can't be sent" in one.text]
+    assert record.text.startswith("The answer to request 1-1 can't be sent\nTraceback")
+    assert [one.value for one in events.metrics if one.name == "Seen"] == [3]
+    assert not worker._batches
+    reply, _ = await ask(worker, b"next", batch_id=2)
+    assert bytes(reply.responses[0].body) == b"next"
     await worker.stop(5)

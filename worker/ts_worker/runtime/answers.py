@@ -48,14 +48,14 @@ def answer(
         rows = rows_of(batch.requests, decode) if prefetch is None else prefetch.rows(batch)
         outcome = service.infer(*rows)
         if outcome.code == 200:
-            channel.send(_success(batch.batch_id, batch.requests, outcome))
+            _succeed(channel, batch.batch_id, batch.requests, outcome)
         else:
             records.batching = False  # no single reply follows that metrics could wait for
             _settle(channel, service, batch, decode, outcome)
     except Closed:
         raise
-    except Exception:  # what the user's code returned or set can't be sent
-        log.exception("The answer to a batch can't be sent")
+    except Exception:
+        log.exception("A batch can't be answered")
         channel.send(Reply(batch.batch_id, 503, "Prediction failed", ()))
 
 
@@ -73,7 +73,7 @@ def _settle(channel: ReplySender, service: Any, batch: Predict, decode: bool, fa
         if not some:  # nothing is settled yet: a sign of life
             channel.send(Reply(batch.batch_id, 200, "", ()))
         elif outcome.code == 200:
-            channel.send(_success(batch.batch_id, some, outcome))
+            _succeed(channel, batch.batch_id, some, outcome)
         else:
             all_of_it = len(some) == len(requests)
             named = () if all_of_it else tuple(_named(one, outcome.code) for one in some)
@@ -84,17 +84,38 @@ def _named(request: Request, code: int) -> Response:
     return Response(request.id, code, "", b"", b"")
 
 
-def _success(batch_id: int, requests: Tuple[Request, ...], outcome: Any) -> Reply:
+def _succeed(
+    channel: ReplySender, batch_id: int, requests: Tuple[Request, ...], outcome: Any
+) -> None:
     if len(outcome.predictions) != len(requests):
-        return Reply(batch_id, 500, outcome.message, ())
-    responses = tuple(
-        Response(
-            request.id,
-            prediction.status,
-            prediction.reason,
-            pack_headers(list(prediction.headers.items())) if prediction.headers else b"",
-            prediction.body,
-        )
-        for request, prediction in zip(requests, outcome.predictions)
+        channel.send(Reply(batch_id, 500, outcome.message, ()))
+    else:
+        _send(channel, batch_id, list(zip(requests, outcome.predictions)))
+
+
+def _send(channel: ReplySender, batch_id: int, answers: List[Tuple[Request, Any]]) -> None:
+    """Send answers in one reply, or one by one where that can't be: the user's code may have set a
+    header, a reason or a status that is none, for one of them."""
+    try:
+        channel.send(Reply(batch_id, 200, "", tuple(_response(*one) for one in answers)))
+    except Closed:
+        raise
+    except Exception:
+        if len(answers) > 1:
+            for one in answers:
+                _send(channel, batch_id, [one])
+            return
+        request, _ = answers[0]
+        log.exception("The answer to request %s can't be sent", request.id.decode("ascii"))
+        channel.send(Reply(batch_id, 503, "Prediction failed", (_named(request, 503),)))
+
+
+def _response(request: Request, prediction: Any) -> Response:
+    headers = prediction.headers
+    return Response(
+        request.id,
+        prediction.status,
+        prediction.reason,
+        pack_headers(list(headers.items())) if headers else b"",
+        prediction.body,
     )
-    return Reply(batch_id, 200, "", responses)

@@ -86,11 +86,11 @@ class Channel:
     def send(self, message: Message) -> None:
         """Write a message, after the metrics that waited for it."""
         with self._sending:
+            last = encode(message)  # may fail: the metrics wait on
             pieces: Pieces = []
             while self._waiting:  # others may add to it meanwhile
                 pieces += encode(self._waiting.popleft())
-            pieces += encode(message)
-            self._write(pieces)
+            self._write(pieces + last)
 
     def send_later(self, metric: Metric) -> None:
         """Let a metric travel with the next message."""
