@@ -1,8 +1,8 @@
 """The checklist of pitfalls, §12 of the reference, one test a row; ids name the row.
 
 Those that show in a real worker only are in tests/worker/test_pitfalls.py. Left out, since what
-they are about is not built yet: 12.20 sequence batching and parallelType, 12.21 the async mode, and
-12.22 workflow registration, whose refusal is in tests/compat/reference/test_workflows.py.
+they are about is not built yet: the half of 12.20 that is about sequence batching, 12.21 the async
+mode, and 12.22 workflow registration, whose refusal is in tests/compat/reference/test_workflows.py.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from ts.torch_handler.densenet_handler import DenseNetHandler
 from ts.torch_handler.image_classifier import ImageClassifier
 from ts.torch_handler.text_classifier import TextClassifier
 from ts_archiver import pack
+from ts_frontend.core.parallel import Parallel, read_parallel
+from ts_worker.backend.base import Ranks
 from ts_worker.messages import Param, Request, pack_headers
 from ts_worker.runtime.rows import rows_of
 
-LEFT_OUT = {20, 21, 22}
+LEFT_OUT = {21, 22}
 
 CLASS = """
 class Handler:
@@ -316,6 +318,25 @@ def test_archiver(pitfall: str, tmp_path: Path) -> None:
         assert {".dot", "old.pyc", "kept/file.txt", "h.py"} <= found
         assert not [name for name in found if ".hidden/" in name or "__pycache__" in name]
         assert manifest["model"]["handler"] in ("h:fn", "h.py:fn")
+
+
+@pitfall("12.20 parallelType without torchrun, and custom without asyncCommunication")
+@pytest.mark.parametrize(
+    ("kind", "ranks"),
+    [
+        ("tp", Ranks(2, 29500, all_predict=True)),
+        ("pptp", Ranks(2, 29500, all_predict=True)),
+        ("pp", Ranks(2, 29500, all_predict=False)),
+        ("custom", None),  # one process, which is all that is waited for
+    ],
+)
+def test_parallel_types(pitfall: str, kind: Any, ranks: Ranks | None, caplog: Any) -> None:
+    """TorchServe had no torchrun to start, and with custom waited for processes that nobody
+    starts."""
+    found = read_parallel({"parallelType": kind, "parallelLevel": 2}, "model-config.yaml")
+    assert found == Parallel(kind, 2)
+    assert found.ranks(29500) == ranks
+    assert not caplog.records
 
 
 def test_each_pitfall_has_a_test() -> None:
