@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from ts.context import Context
 from ts.deprecations import torchscript_warning_hidden
+from ts.entry_point import refuse_coroutine
 from ts.model_modules import import_own
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
@@ -56,6 +57,8 @@ class ModelLoader(ABC):
 class TsModelLoader(ModelLoader):
     """TorchServe's loader."""
 
+    awaits = False  # whether whoever drives the service awaits a ``handle`` that is a coroutine
+
     def load(
         self,
         model_name: str,
@@ -78,7 +81,8 @@ class TsModelLoader(ModelLoader):
 
         Raises:
             ModuleNotFoundError: no such file and no such built-in.
-            ValueError: the handler's module offers no entry point, or bad manifest or yaml.
+            ValueError: the handler's module offers no entry point, or one that is a coroutine; or
+                bad manifest or yaml.
             Exception: whatever the handler's own code raises, unchanged.
         """
         metrics = metrics_cache if metrics_cache is not None else _default_metrics()
@@ -93,6 +97,8 @@ class TsModelLoader(ModelLoader):
         with torchscript_warning_hidden():
             module, function = self._load_handler_file(handler, model_dir)
             entry_point, initialize = self._entry_point(module, function)
+            if not self.awaits:
+                refuse_coroutine(entry_point)
             if envelope:
                 entry_point = self._load_default_envelope(envelope)(entry_point).handle
             service = Service(

@@ -115,8 +115,10 @@ class TorchModelServiceWorker:
         }
         batch_size = load_model_request.get("batchSize")
         logging.info("model_name: %s, batchSize: %s", text["modelName"], batch_size)
+        loader = ModelLoaderFactory.get_model_loader()
+        loader.awaits = self.async_comm
         try:
-            service = ModelLoaderFactory.get_model_loader().load(
+            service = loader.load(
                 text["modelName"],
                 text["modelPath"],
                 text.get("handler"),
@@ -159,6 +161,7 @@ class TorchModelServiceWorker:
         """As `handle_connection`, for a handler whose ``handle`` is a coroutine."""
         from ts.async_service import AsyncService
 
+        self.async_comm = True  # the loader asks
         command, message = retrieve_msg(cl_socket)
         if command != LOAD_MSG:
             raise RuntimeError(f"Received command: {command!r}, but service is not loaded")

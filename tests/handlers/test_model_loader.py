@@ -119,6 +119,36 @@ def test_handle_is_read_from_the_instance(load, model_dir, infer):
     assert body(infer(load(model_dir({"h.py": source}), "h"), {})) == b"mine"
 
 
+ASYNC = """
+class Handler:
+    def initialize(self, context):
+        raise AssertionError("too late")
+
+    async def handle(self, data, context):
+        return data
+"""
+
+
+@pytest.mark.parametrize("envelope", [None, "json"])
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (ASYNC, r"Handler\.handle"),
+        (ASYNC.replace("return data", "yield data"), r"Handler\.handle"),
+        ("async def handle(data, context):\n    return data", "handle"),
+        (
+            "class Call:\n    async def __call__(self, data, context):\n        return data\n"
+            "handle = Call()",
+            "Call",
+        ),
+    ],
+)
+def test_a_coroutine_is_refused_before_it_loads_anything(load, model_dir, source, name, envelope):
+    text = rf"^{name} is async def: asynchronous handlers \(asyncCommunication\) are not supported"
+    with pytest.raises(ValueError, match=text):
+        load(model_dir({"h.py": source}), "h", envelope=envelope)
+
+
 def test_the_archives_own_file_wins_over_a_built_in(load, model_dir, infer):
     service = load(model_dir({"image_classifier.py": CLASS}), "image_classifier")
     assert body(infer(service, {})) == b"tiny"
