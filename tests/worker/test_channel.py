@@ -79,8 +79,25 @@ def test_cancellations_arrive_while_the_worker_is_busy_and_end_with_their_batch(
     server.send(Cancel(b"1-1"))
     until(lambda: channel.is_cancelled("1-1"))
     assert not channel.is_cancelled("1-0")
-    channel.end_batch(batch)
+    channel.end_batch()
     assert not channel.is_cancelled("1-1")
+
+
+def test_a_cancellation_that_comes_too_late_is_forgotten_and_one_ahead_is_not(pair: Pair) -> None:
+    server, channel, _ = pair
+    first, second, third = (predict_message(b"a", batch_id=number) for number in (1, 2, 3))
+    server.send(first, second, third)
+    assert channel.receive() == first
+    channel.end_batch()
+    assert channel.receive() == second
+    server.send(Cancel(b"1-0"), Cancel(b"3-0"))
+    until(lambda: channel.is_cancelled("3-0"))
+    channel.end_batch()
+    assert not channel.is_cancelled("1-0")
+    assert channel.receive() == third
+    assert channel.is_cancelled("3-0")
+    channel.end_batch()
+    assert not channel.is_cancelled("3-0")
 
 
 def test_a_call_waits_for_its_own_reply_and_keeps_the_rest_in_order(pair: Pair) -> None:

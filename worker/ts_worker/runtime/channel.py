@@ -107,10 +107,15 @@ class Channel:
                         return reply
                 self._more()
 
-    def end_batch(self, batch: Predict) -> None:
-        """Forget cancellations of these requests: they have been answered."""
+    def end_batch(self) -> None:
+        """Forget cancellations but those of batches that wait: this one has been answered, and of
+        others before it one may have come too late."""
         if self._cancelled:
-            self._cancelled.difference_update(request.id for request in batch.requests)
+            with self._receiving:
+                waiting = [one for one in self._inbox if isinstance(one, Predict)]
+                self._cancelled.intersection_update(
+                    request.id for one in waiting for request in one.requests
+                )
 
     def _read(self, flags: int = 0) -> bool:
         messages = self._incoming(flags)

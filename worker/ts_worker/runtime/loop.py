@@ -144,7 +144,7 @@ def _serve(
             records.begin(message.requests)
             answer(answers, service, message, load.decode_input_request, records, prefetch)
             records.end()
-            channel.end_batch(message)
+            channel.end_batch()
         elif isinstance(message, Threads):
             threads.apply(message.number)
         else:
