@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -84,15 +85,10 @@ def test_start_runs_the_command_with_the_processs_arguments(scripts, monkeypatch
 
 
 def test_a_ctrl_c_is_the_servers_to_obey(monkeypatch, scripts):
-    waits = iter([KeyboardInterrupt, 0])
-
-    def wait():
-        if (step := next(waits)) != 0:
-            raise step
-        return 0
-
+    wait = Mock(side_effect=[KeyboardInterrupt, 0])
     monkeypatch.setattr(model_server.subprocess, "Popen", lambda words: SimpleNamespace(wait=wait))
     model_server.run(["--foreground"])
+    assert wait.call_count == 2
 
 
 def test_a_missing_command_is_named(tmp_path, monkeypatch):

@@ -95,10 +95,16 @@ def test_an_eager_model_is_built_and_filled(load, infer, model_dir):
     assert run(load, infer, folder) == FOUR
 
 
-def test_an_eager_model_without_weights_keeps_its_own(load, model_dir):
-    folder = model_dir({"model.py": MODEL_PY}, modelFile="model.py")
-    (folder / "numbers_handler.py").write_text(ROWS)
-    load(folder, "numbers_handler")
+def test_an_eager_model_without_weights_keeps_its_own(load, infer, model_dir):
+    own = MODEL_PY.replace(
+        "(3, 2)\n",
+        """(3, 2)
+        self.linear.load_state_dict(
+            {"weight": torch.tensor([[1.0] * 3, [0.0] * 3]), "bias": torch.tensor([0.0, 1.0])}
+        )
+""",
+    )
+    assert run(load, infer, model_dir({"model.py": own}, modelFile="model.py")) == FOUR
 
 
 def mapped_files() -> set[str]:

@@ -248,10 +248,11 @@ async def test_a_handler_may_fork_a_pool_of_processes(backend, spec: Spec, prefe
     ("prefetch", "cure"), [(True, "did not call self.preprocess"), (False, "it takes prefetch: 1")]
 )
 async def test_asking_for_preprocess_ahead_in_vain_is_told(
-    backend, spec: Spec, prefetch: bool, cure: str
+    backend, spec: Spec, tmp_path: Path, prefetch: bool, cure: str
 ) -> None:
     source = """
 import time
+from pathlib import Path
 
 class Handler:
     preprocess_ahead = True
@@ -260,16 +261,27 @@ class Handler:
         pass
 
     def preprocess(self, data):
+        Path("prepared-" + bytes(data[0]["body"]).decode()).touch()
         return data
 
     def handle(self, data, context):
-        time.sleep(0.02)
-        return self.preprocess([row["body"] for row in data])
+        Path("begun").touch()
+        end = time.monotonic() + 20
+        while not Path("open").exists():
+            assert time.monotonic() < end, "nobody opened"
+            time.sleep(0.002)
+        return [row["body"] for row in self.preprocess([{"body": row["body"]} for row in data])]
 """
     events = Events()
     worker = await backend.start(spec(source, prefetch=prefetch, events=events))
-    for one in [ask(worker, number, b"x") for number in range(1, 5)]:
-        assert await one.bodies() == ["x"]
+    first = ask(worker, 1, b"first")
+    await until((tmp_path / "begun").exists)
+    others = [ask(worker, number, b"x%d" % number) for number in (2, 3, 4)]
+    if prefetch:
+        await until((tmp_path / "prepared-x4").exists)
+    (tmp_path / "open").touch()
+    assert await first.bodies() == ["first"]
+    assert [await one.bodies() for one in others] == [["x2"], ["x3"], ["x4"]]
     assert len([one for one in events.records if cure in one.text]) == 1
     await worker.stop(5)
 

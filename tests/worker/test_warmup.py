@@ -38,6 +38,22 @@ def handle(data, context):
 """
 
 
+# In front of `HANDLER`: its first call, which is of the warm-up, waits for another worker's.
+MEETING = """
+import os, time
+from pathlib import Path
+
+class Calls(list):
+    def append(self, call):
+        super().append(call)
+        Path("warms-%d" % os.getpid()).touch()
+        end = time.monotonic() + 20
+        while len(list(Path().glob("warms-*"))) < 2:
+            assert time.monotonic() < end, "no other worker warms up"
+            time.sleep(0.002)
+"""
+
+
 class Recorder:
     """A handler that remembers its batches."""
 
@@ -230,6 +246,12 @@ async def test_a_failing_sample_fails_the_load(backend, spec, tmp_path) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_two_workers_warm_up_side_by_side(backend, spec, tmp_path) -> None:
     put(tmp_path, a_json=json.dumps({"body": "x"}))
-    specs = [spec(HANDLER, id=id, batch_size=4) for id in ("9000", "9001")]
+    source = MEETING + HANDLER.replace("calls = []", "calls = Calls()")
+    specs = [spec(source, id=id, batch_size=4) for id in ("9000", "9001")]
     workers = await asyncio.gather(*map(backend.start, specs))
+    for number, (worker, started) in enumerate(zip(workers, specs, strict=True)):
+        told = [record.text for record in started.events.records]
+        assert [text for text in told if text.startswith("Warm-up: 4 batches")], told
+        reply, _ = await ask(worker, b"real", batch_id=number)
+        assert [bytes(row.body) for row in reply.responses] == [b"1,4,2,3,1"]
     await asyncio.gather(*(worker.stop(5) for worker in workers))
