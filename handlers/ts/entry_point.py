@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any, Callable
+
+from ts.preparation import handler_of
+
+# The loader's, which users know.
+logger = logging.getLogger("ts.model_loader")
 
 
 def refuse_coroutine(handle: Callable[..., Any]) -> None:
@@ -18,6 +24,17 @@ def refuse_coroutine(handle: Callable[..., Any]) -> None:
             f"{name} is async def: asynchronous handlers (asyncCommunication) are not supported "
             "yet. Make it a plain def; asyncio.run, or an event loop of the handler's own, runs "
             "coroutines in there."
+        )
+
+
+def warn_of_late_handle(handle: Callable[..., Any]) -> None:
+    """After `initialize`: what it has put in the place of ``handle`` came too late."""
+    handler = handler_of(handle)
+    if handler is not None and getattr(handler, "handle", handle) != handle:
+        logger.warning(
+            "initialize of %s has set self.handle, to no effect: as in TorchServe, handle is taken "
+            "before. Set it in __init__; that goes for MicroBatching, too.",
+            type(handler).__name__,
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from ts.context import Context
 from ts.deprecations import torchscript_warning_hidden
-from ts.entry_point import refuse_coroutine
+from ts.entry_point import refuse_coroutine, warn_of_late_handle
 from ts.model_modules import import_own
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
@@ -96,11 +96,12 @@ class TsModelLoader(ModelLoader):
             sys.path.insert(0, model_dir)
         with torchscript_warning_hidden():
             module, function = self._load_handler_file(handler, model_dir)
-            entry_point, initialize = self._entry_point(module, function)
+            handle, initialize = self._entry_point(module, function)
             if not self.awaits:
-                refuse_coroutine(entry_point)
+                refuse_coroutine(handle)
+            entry_point = handle
             if envelope:
-                entry_point = self._load_default_envelope(envelope)(entry_point).handle
+                entry_point = self._load_default_envelope(envelope)(handle).handle
             service = Service(
                 model_name,
                 model_dir,
@@ -114,6 +115,7 @@ class TsModelLoader(ModelLoader):
             _prepare_gpu(gpu_id)
             self._before_initialize(service.context)
             initialize(service.context)
+            warn_of_late_handle(handle)
         return service
 
     def _before_initialize(self, context: Context) -> None:

@@ -149,6 +149,37 @@ def test_a_coroutine_is_refused_before_it_loads_anything(load, model_dir, source
         load(model_dir({"h.py": source}), "h", envelope=envelope)
 
 
+MICRO_BATCHES = """
+from ts.handler_utils.micro_batching import MicroBatching
+
+class Handler:
+    def {method}(self{context}):
+        self.handle = MicroBatching(self)
+    def handle(self, data, context):
+        return ["taken"]
+"""
+
+
+@pytest.mark.parametrize("envelope", [None, "body"])
+def test_a_handle_that_initialize_sets_comes_too_late_and_is_told(
+    load, model_dir, infer, caplog, envelope
+):
+    source = MICRO_BATCHES.format(method="initialize", context=", context")
+    service = load(model_dir({"h.py": source}), "h", envelope=envelope)
+    assert body(infer(service, {})) == b"taken"
+    (text,) = caplog.messages
+    assert text.startswith("initialize of Handler has set self.handle, to no effect: ")
+
+
+def test_a_handle_that_is_set_in_time_is_not_told(load, model_dir, caplog):
+    source = MICRO_BATCHES.format(method="__init__", context="")
+    source += "    def initialize(self, context):\n        self.context = context\n"
+    load(model_dir({"h.py": source, "f.py": FUNCTION, "c.py": CLASS}), "h")
+    load(model_dir(), "f")
+    load(model_dir(), "c")
+    assert caplog.messages == []
+
+
 def test_the_archives_own_file_wins_over_a_built_in(load, model_dir, infer):
     service = load(model_dir({"image_classifier.py": CLASS}), "image_classifier")
     assert body(infer(service, {})) == b"tiny"
