@@ -6,17 +6,33 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tests.handlers.optional_packages import pretend
 from ts.context import Context
 from ts.handler_utils.micro_batching import MicroBatching
+from ts.service import Service
+from ts.model_loader import TsModelLoader
 from ts.torch_handler.vllm_handler import VLLMHandler
 from ts.utils.timeit_decorator import timeit
 from ts_archiver import pack_workflow
-from ts_worker.messages import Request
+from ts_worker.messages import Predict, Reply, Request
+from ts_worker.runtime.answers import answer
+from ts_worker.runtime.logs import FrameHandler
+from ts_worker.wire import encode
 from workflow_archiver.arg_parser import ArgParser
+
+
+def test_an_asynchronous_handler_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe took the coroutine for the result: 503 "Invalid model predict output"."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "asynchronous.py").write_text("async def handle(data, context): pass\n")
+    with pytest.raises(ValueError, match="handle is async def: asynchronous handlers"):
+        TsModelLoader().load("m", str(tmp_path), "asynchronous.py")
 
 
 def test_an_error_in_a_micro_batch_reaches_the_caller() -> None:
@@ -33,6 +49,27 @@ def test_an_error_in_a_micro_batch_reaches_the_caller() -> None:
         batching.handle([1, 0, 2])
     assert batching.handle([2, 4]) == [0.5, 0.25]
     batching.shutdown()
+
+
+def test_a_header_that_cannot_be_sent_fails_its_own_request() -> None:
+    """TorchServe's worker ended, and the whole batch got "Worker died."."""
+
+    def handle(data: list[dict[str, bytes]], context: Context) -> list[bytes]:
+        context.set_response_header(0, "X-Mood", "\ud800")
+        return [b"first", b"second"]
+
+    class Sender:
+        def __init__(self) -> None:
+            self.sent: list[tuple[int, list[bytes]]] = []
+
+        def send(self, reply: Reply) -> None:
+            encode(reply)
+            self.sent.append((reply.code, [bytes(one.body) for one in reply.responses]))
+
+    service, sender = Service("m", "/m", None, handle, None, 2), Sender()
+    batch = Predict(1, (Request(b"a", b"", ()), Request(b"b", b"", ())))
+    answer(sender, service, batch, True, FrameHandler(Mock()))
+    assert sender.sent == [(503, [b""]), (200, [b"second"])]
 
 
 async def test_a_language_models_error_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
