@@ -9,7 +9,15 @@ from types import ModuleType
 
 import pytest
 
-from tests.frontend import test_http_door, test_http_streaming, test_http_wire
+from tests.frontend import (
+    test_http_addresses,
+    test_http_door,
+    test_http_draining,
+    test_http_limits,
+    test_http_slow_clients,
+    test_http_streaming,
+    test_http_wire,
+)
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -21,11 +29,16 @@ def without_arguments(module: ModuleType) -> Iterator[Callable[[], Awaitable[Non
             yield function
 
 
-TESTS = [
-    test
-    for module in (test_http_wire, test_http_streaming, test_http_door)
-    for test in without_arguments(module)
+MODULES = [
+    test_http_wire,
+    test_http_limits,
+    test_http_slow_clients,
+    test_http_draining,
+    test_http_addresses,
+    test_http_streaming,
+    test_http_door,
 ]
+TESTS = [test for module in MODULES for test in without_arguments(module)]
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.__name__)

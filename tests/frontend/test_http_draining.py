@@ -1,0 +1,141 @@
+"""A server that stops: what is under way is answered, and nobody is waited for in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.frontend.http_fakes import Edge, echo, edge, post, talk, until
+from ts_frontend.core.job import Answer
+from ts_frontend.http import draining
+from ts_worker.messages import Request
+
+HALF = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab"
+
+
+async def test_stopping_answers_what_is_under_way_and_accepts_nothing_more() -> None:
+    go = asyncio.Event()
+
+    async def wait(request: Request) -> Answer:
+        await go.wait()
+        return Answer(200, "", b"", b"late")
+
+    async with edge(behaviour=wait) as e:
+        port = e.port
+        idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await until(lambda: bool(e.inference.calls))
+        stop = asyncio.create_task(e.listeners[0].stop(grace=10))
+        # At once, not when the grace is over.
+        assert await asyncio.wait_for(idle_reader.read(), 5) == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert not stop.done()
+        go.set()
+        answer = await reader.read()
+        await stop
+        writer.close()
+        idle_writer.close()
+    assert answer.endswith(b"\r\n\r\nlate")
+
+
+async def test_stopping_does_not_wait_longer_than_its_grace() -> None:
+    async def endless(request: Request) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with edge(behaviour=endless) as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        writer.write(post("/predictions/m"))
+        await until(lambda: bool(e.inference.calls))
+        grace, begun = 1.5, time.monotonic()
+        await e.listeners[0].stop(grace=grace)
+        assert grace <= time.monotonic() - begun < grace + 1.5
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def half_sent(e: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request but for the end of its body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+    writer.write(HALF)
+    connections = e.listeners[0]._web.connections
+    await until(lambda: any(draining.unfinished_body(one) for one in connections))
+    return reader, writer
+
+
+async def test_stopping_takes_the_rest_of_a_request() -> None:
+    async with edge() as e:
+        reader, writer = await half_sent(e)
+        stop = asyncio.create_task(e.listeners[0].stop(grace=20))
+        await until(lambda: e.listeners[0]._draining)
+        await asyncio.sleep(0)
+        writer.write(b"cd")
+        assert (await reader.read()).endswith(b"\r\n\r\nabcd")
+        await asyncio.wait_for(stop, 2)
+        writer.close()
+
+
+@pytest.mark.parametrize("limit", ["IDLE_SECONDS", "SENDING_SECONDS"])
+async def test_stopping_waits_for_no_client_that_does_not_get_on(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, limit, 0.1)
+    async with edge() as e:
+        reader, writer = await half_sent(e)
+        begun = time.monotonic()
+        await e.listeners[0].stop(grace=20)
+        assert time.monotonic() - begun < 2.5
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"does not wait for the rest of this request" in answer
+        writer.close()
+
+
+async def test_stopping_waits_for_no_client_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draining, "IDLE_SECONDS", 0.1)
+
+    async def long(request: Request) -> Answer:
+        return Answer(200, "", b"", bytes(64 << 20))
+
+    async with edge(behaviour=long) as e:
+        _, writer = await asyncio.open_connection("127.0.0.1", e.port, limit=1)
+        writer.write(post("/predictions/m"))
+        await until(lambda: bool(e.inference.calls))
+        begun = time.monotonic()
+        await e.listeners[0].stop(grace=20)
+        assert time.monotonic() - begun < 3
+        writer.close()
+
+
+async def test_stopping_gives_the_full_grace_to_who_waits_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in ("IDLE_SECONDS", "SENDING_SECONDS", "_LOOK_SECONDS"):
+        monkeypatch.setattr(draining, limit, 0.01)
+    go = asyncio.Event()
+
+    async def wait(request: Request) -> Answer:
+        await go.wait()
+        return await echo(request)
+
+    async with edge(behaviour=wait) as e:
+        asked = asyncio.create_task(talk(e.port, post("/predictions/m", b"late")))
+        await until(lambda: bool(e.inference.calls))
+        stop = asyncio.create_task(e.listeners[0].stop(grace=20))
+        asyncio.get_running_loop().call_later(0.3, go.set)
+        assert (await asked).endswith(b"\r\n\r\nlate")
+        await stop
+
+
+async def test_a_keep_alive_client_is_told_that_the_server_drains() -> None:
+    async with edge() as e:
+        e.listeners[0]._draining = True
+        answer = await talk(e.port, b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"HTTP/1.1 200 OK" in answer
+    assert b"connection: close\r\n" in answer
