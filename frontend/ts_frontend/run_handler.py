@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -185,6 +187,13 @@ def _config(model: str, ts_config: str | None) -> Config:
     """The settings of a server here, whose model store is where the model is."""
     if not os.path.exists(model):
         raise _Refused(f"{model}: no such archive or folder")
+    if model.endswith(".py") and not os.path.isdir(model):
+        name = re.sub(r"[^\w.-]", "_", Path(model).stem) + "_model"
+        raise _Refused(
+            f"{model} is a handler alone: give an archive, or the folder of a model. This makes "
+            f"the folder {name}:\n  archiver --archive-format no-archive --version 1.0 "
+            f"--model-name {name} --handler {shlex.quote(model)}"
+        )
     # Not from a snapshot: it stands for a server that ran, not for the one to be.
     options = {"ts_config": ts_config, "no_config_snapshots": True}
     loaded = load(options, os.environ, Path.cwd(), need_store=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -190,6 +191,22 @@ def test_there_must_be_a_model_and_something_to_run(model: Path, tmp_path: Path)
     (tmp_path / "broken.mar").write_bytes(b"no archive")
     done = run(tmp_path / "broken.mar")
     assert (done.returncode, "Failed to save model" in done.stderr) == (2, True)
+
+
+def test_a_handler_alone_is_refused_with_the_command_that_makes_a_model(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my steps.py").write_text((tmp_path / "steps.py").read_text())
+    done = run(tmp_path / "my steps.py", "--input", "x.json")
+    assert done.returncode == 2
+    assert (
+        "my steps.py is a handler alone: give an archive, or the folder of a model" in done.stderr
+    )
+    words = shlex.split(done.stderr.splitlines()[-1])
+    made = subprocess.run([str(SCRIPTS / words[0]), *words[1:]], cwd=tmp_path, check=False)
+    assert made.returncode == 0
+    done = run(tmp_path / "my_steps_model", "--input", "x.json")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_of_several_processes_is_refused(model: Path, tmp_path: Path) -> None:
