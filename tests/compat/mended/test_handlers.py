@@ -13,8 +13,8 @@ import pytest
 from tests.handlers.optional_packages import pretend
 from ts.context import Context
 from ts.handler_utils.micro_batching import MicroBatching
-from ts.service import Service
 from ts.model_loader import TsModelLoader
+from ts.service import Service
 from ts.torch_handler.vllm_handler import VLLMHandler
 from ts.utils.timeit_decorator import timeit
 from ts_archiver import pack_workflow
