@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from tests.fakes import Behaviour, FakeBackend, FakeLog, FakeMeter, FakeWorker, echo
+from tests.fakes import Behaviour, FakeBackend, FakeLog, FakeMeter, FakeWorker, echo, make_request
 from ts_frontend.config import Config
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.events import answer_calls
 from ts_frontend.core.inference import Inference
+from ts_frontend.core.job import Answer
 from ts_frontend.core.management import Management, Outcome, Registration
 from ts_frontend.core.model import Launch, ModelVersion
 from ts_frontend.core.settings import Settings
@@ -121,6 +122,11 @@ def a_version(
     archive = Archive(f"{name}.mar", Path("/nowhere"), Path("/nowhere"), {})
     launch = Launch("/nowhere", "handler.py", env=env or {})
     return ModelVersion(name, version, "python", archive, Settings(**settings), launch, next_device)
+
+
+def send(rig: Rig, body: bytes = b"hello", version: str | None = None) -> asyncio.Task[Answer]:
+    """A client's request to the model m."""
+    return asyncio.create_task(rig.inference.predict("m", version, make_request(body)))
 
 
 def states(model: ModelVersion) -> list[State]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.core_rig import Rig
-from tests.fakes import LoadFailed, make_request
+from tests.fakes import LoadFailed
 from ts.service import Outcome, Service
-from ts_frontend.core.job import Answer
 from ts_worker.backend.base import WorkerSpec
 
 
@@ -23,10 +20,6 @@ async def get(url: str, method: str = "GET", **options: object) -> tuple[int, st
         session.request(method, url, **options) as answer,  # type: ignore[arg-type]
     ):
         return answer.status, await answer.text()
-
-
-def send(rig: Rig, body: bytes = b"x") -> asyncio.Task[Answer]:
-    return asyncio.create_task(rig.inference.predict("m", None, make_request(body)))
 
 
 async def refuse(spec: WorkerSpec) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.core_rig import Rig, Site, until
+from tests.core_rig import Rig, Site, send, until
 from tests.fakes import FakeWorker, hold, make_request, run_virtual
 from ts_frontend.core.inference import describe_itself
 from ts_frontend.core.job import Answer
@@ -19,10 +19,6 @@ from ts_frontend.core.slot import BACK_OFF
 from ts_frontend.errors import Internal, ServeError
 from ts_worker.backend.base import ReplySink
 from ts_worker.messages import Predict
-
-
-def send(rig: Rig, body: bytes = b"x") -> asyncio.Task[Answer]:
-    return asyncio.create_task(rig.inference.predict("m", None, make_request(body)))
 
 
 def sizes(worker: FakeWorker) -> list[int]:

@@ -6,17 +6,12 @@ import asyncio
 
 import pytest
 
-from tests.core_rig import Rig, never, states, until
-from tests.fakes import LoadFailed, hold, make_request, run_virtual
+from tests.core_rig import Rig, never, send, states, until
+from tests.fakes import LoadFailed, hold, run_virtual
 from ts_frontend.config import Config
-from ts_frontend.core.job import Answer
 from ts_frontend.core.slot import State
 from ts_frontend.errors import Internal, ModelNotFound, RequestTimeout, ServiceUnavailable
 from ts_worker.backend.base import WorkerSpec
-
-
-def send(rig: Rig, body: bytes = b"hello") -> asyncio.Task[Answer]:
-    return asyncio.create_task(rig.inference.predict("m", None, make_request(body)))
 
 
 async def refuse(spec: WorkerSpec) -> None:

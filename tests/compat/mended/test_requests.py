@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.scenes import send
-from tests.core_rig import Rig, Site
+from tests.core_rig import Rig, Site, send
 from tests.fakes import hold, make_request, run_virtual
 from tests.frontend.http_fakes import edge, post, talk
 from ts.service import PredictionException, Service
@@ -128,7 +127,7 @@ async def test_an_answer_that_is_too_long_costs_itself_only() -> None:
     """TorchServe closed the connection to the worker and answered its batch "Worker died."."""
     async with Rig(behaviour=hold) as rig:
         await rig.serve(batch_size=2, max_response_size=3)
-        first = send(rig)
+        first = send(rig, b"x")
         await rig.worker.received()
         long, short = send(rig, b"four"), send(rig, b"two")
         rig.worker.finish()

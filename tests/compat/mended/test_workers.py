@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.compat.scenes import refuse, send
-from tests.core_rig import Rig, Site, states, until
+from tests.compat.scenes import refuse
+from tests.core_rig import Rig, Site, send, states, until
 from tests.fakes import hold, make_request, run_virtual
 from ts_frontend.core.job import Kind
 from ts_frontend.core.slot import BACK_OFF, State
