@@ -12,6 +12,8 @@ import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 CancelProbe = Callable[[str], bool]
+# Headers, rows and request ids of a batch.
+Batch = Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]
 ChunkSink = Callable[[str, int, str, Dict[str, str], bytes], None]
 
 # What copies of a context have in common: the ways to the server, and the metrics.

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
-from ts.context import CancelProbe, ChunkSink, Context
+from ts.context import Batch, CancelProbe, ChunkSink, Context
 from ts.failures import failure
-from ts.isolation import Part, joined, settle
+from ts.isolation import Part, settle
+from ts.model_config import isolates_errors, read_model_config
 from ts.prediction import STREAM_NEXT, Outcome, Prediction, mark_stream, prediction
 from ts.preparation import Preparation, handler_of, preparation
-from ts.utils.util import PredictionException, get_yaml_config
+from ts.utils.util import PredictionException
 from ts.version import __version__
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
 ]
 
 PREDICTION_METRIC = "PredictionTime"
-
-# Headers, rows and request ids of a batch.
-Batch = Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +65,10 @@ class Service:
             __version__,
             limit_max_image_pixels,
             metrics_cache,
-            _model_yaml(model_dir, manifest),
+            read_model_config(model_dir, manifest),
         )
         self._entry_point: Any = entry_point
-        self._isolate = _isolates(self._context.model_yaml_config)
+        self._isolate = isolates_errors(self._context.model_yaml_config)
         self._runs_again = True
         self._preparation: Optional[Preparation] = None
 
@@ -222,38 +219,17 @@ class Service:
         return STREAM_NEXT in self._context.get_response_headers(idx)
 
     @staticmethod
-    def retrieve_data_for_inference(
-        batch: Optional[List[Dict[str, Any]]],
-    ) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]], Dict[int, str]]:
+    def retrieve_data_for_inference(batch: Optional[List[Dict[str, Any]]]) -> Batch:
         """Split a decoded message of TorchServe's wire into headers, rows and request ids."""
-        if batch is None:
-            raise ValueError("Received invalid inputs")
-        headers, rows, request_ids = [], [], {}
-        for idx, request in enumerate(batch):
-            request_ids[idx] = request["requestId"].decode("utf-8")
-            row, header = {}, {}
-            for parameter in request["parameters"]:
-                row[parameter["name"]] = parameter["value"]
-                header[parameter["name"]] = {"content-type": parameter["contentType"]}
-            for pair in request.get("headers") or ():
-                header[pair["name"].decode("utf-8")] = pair["value"].decode("utf-8")
-            rows.append(row)
-            headers.append(header)
-        return headers, rows, request_ids
+        from ts.protocol.batches import split
+
+        return split(batch)
 
     def predict(self, batch: List[Dict[str, Any]]) -> Optional[bytearray]:
         """Answer a decoded message of TorchServe's wire with the bytes of its reply."""
-        from ts.protocol.otf_message_handler import encode_predictions
+        from ts.protocol.batches import answer
 
-        headers, rows, request_ids = self.retrieve_data_for_inference(batch)
-        outcome = self.infer(headers, rows, request_ids)
-        if outcome.code != 200:
-
-            def pick(numbers: List[int]) -> Batch:
-                return self.retrieve_data_for_inference([batch[number] for number in numbers])
-
-            outcome = joined(self.settle(outcome, request_ids, pick), len(request_ids))
-        return encode_predictions(request_ids, outcome.predictions, outcome.message, outcome.code)
+        return answer(self, batch)
 
 
 def emit_metrics(metrics: Iterable[Any]) -> None:
@@ -294,30 +270,3 @@ def _answer(context: Context, idx: int, value: Any) -> Prediction:
 def _refused(message: str, found: str) -> Outcome:
     logger.error("%s: %s", message, found)
     return Outcome(503, message, [])
-
-
-def _isolates(config: Dict[str, Any]) -> bool:
-    value = config.get("isolateErrors", False)
-    if not isinstance(value, bool):
-        logger.warning("isolateErrors must be true or false, not %r: it is off", value)
-    return value is True
-
-
-def _model_yaml(model_dir: str, manifest: Optional[Dict[str, Any]]) -> Dict[str, Any]:
-    name = (manifest or {}).get("model", {}).get("configFile")
-    if not name:
-        return {}
-    path = os.path.join(model_dir, name)
-    try:
-        config = get_yaml_config(path)
-    except OSError as error:
-        raise ValueError(
-            f"The model's config file {path} cannot be read: {error.strerror}. "
-            "Pack it again with --config-file."
-        ) from error
-    # An empty file is an empty configuration; TorchServe's handlers fail on None.
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a mapping of keys, found {type(config).__name__}")
-    return config
