@@ -138,7 +138,7 @@ async def test_a_load_that_never_stops_writing_is_ended_all_the_same(backend, sp
             await backend.start(chatting)
     assert not alive(chatting.events.pids[0])
     lines = failure.value.traceback.splitlines()
-    assert lines[-1].endswith("in handle")
+    assert any(line.endswith("in handle") for line in lines)  # which prints or sleeps
     assert not any("still loading" in line for line in lines)
 
 
