@@ -1,4 +1,4 @@
-"""What the tests of snapshots share: a server's folder, its snapshots, and a core that writes some."""
+"""What the tests of snapshots share: a folder, what lies in it, and a core that writes there."""
 
 from __future__ import annotations
 
