@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     predictions: List[Prediction]  # one per row in order; [] unless code is 200
     blamed: Tuple[int, ...] = ()
     took: float = 0.0  # milliseconds in the handler; 0 unless code is 200
+    held: Any = None  # its `HeldMetrics`, where rows may be run again
 
 
 class UnsupportedOutput(TypeError):

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 from ts.context import Batch, CancelProbe, ChunkSink, Context
 from ts.failures import failure
+from ts.held_metrics import HeldMetrics
 from ts.isolation import Part, settle
 from ts.model_config import isolates_errors, read_model_config
 from ts.prediction import STREAM_NEXT, Outcome, Prediction, mark_stream, prediction
@@ -131,9 +132,10 @@ class Service:
 
         Never raises what the handler raised: the codes and messages are TorchServe's, and the
         traceback goes to the log. SystemExit and KeyboardInterrupt pass. Where the outcome is no
-        success, `settle` finds out who of the batch can be answered all the same.
+        success, `settle` finds out who of the batch can be answered all the same, and logs the
+        metrics that the outcome holds.
         """
-        outcome = self._attempt(headers, rows, request_ids)
+        outcome = self._attempt((headers, rows, request_ids))
         if outcome.code == 200:
             _record(self._context, outcome.took)
             if self._preparation is not None:
@@ -169,29 +171,42 @@ class Service:
             yield Part(list(request_ids), failed)
             return
         took = []
+        held = failed.held or HeldMetrics()
 
         def attempt(numbers: List[int]) -> Outcome:
-            outcome = self._attempt(*pick(numbers), again=True)
+            held.drop(request_ids[number] for number in numbers)
+            outcome = self._attempt(pick(numbers), again=True)
             if outcome.code == 200:
                 took.append(outcome.took)
+            elif outcome.held is not None:
+                held.add(outcome.held)
             return outcome
 
-        yield from settle(failed, len(request_ids), attempt, self._has_begun, self._isolate)
+        try:
+            yield from settle(failed, len(request_ids), attempt, self._has_begun, self._isolate)
+        finally:
+            held.release()
         if took and self._context.metrics is not None:
             self._context.metrics.set_request_ids(request_ids)
             _record(self._context, round(sum(took), 2))
 
-    def _attempt(
-        self,
-        headers: List[Dict[str, Any]],
-        rows: List[Dict[str, Any]],
-        request_ids: Dict[int, str],
-        again: bool = False,
-    ) -> Outcome:
+    def _attempt(self, batch: Batch, again: bool = False) -> Outcome:
+        """A call whose metrics wait until it is known whether rows of it are run again."""
+        if len(batch[1]) < 2 or not self._runs_again:
+            return self._call(batch, again)
+        held = HeldMetrics()
+        with held.during():
+            outcome = self._call(batch, again)
+        if outcome.code != 200 and (outcome.blamed or self._isolate):
+            return outcome._replace(held=held)
+        held.release()
+        return outcome
+
+    def _call(self, batch: Batch, again: bool) -> Outcome:
         try:
-            return self.run(headers, rows, request_ids)
+            return self.run(*batch)
         except Exception as error:
-            return failure(error, request_ids, again)
+            return failure(error, batch[2], again)
 
     async def infer_async(
         self,

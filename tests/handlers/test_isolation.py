@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -217,6 +218,88 @@ def test_the_prediction_time_is_recorded_once_for_a_batch(metrics, caplog):
     caplog.clear()
     run(service_of(picky, metrics, True), "bad", "bad")
     assert recorded() == []
+
+
+def counting(data, context):
+    """Counts each row, the batch, and the bad rows before it gives up."""
+    for at in range(len(data)):
+        context.metrics.add_counter("Rows", 1, at)
+    context.metrics.add_counter("Batches", 1)
+    bad = [at for at, row in enumerate(data) if row["body"] != "good"]
+    if bad:
+        context.metrics.add_error("Bad", 1)
+        raise PredictionException("no", 400, bad[0] if data[bad[0]]["body"] == "bad" else None)
+    return [row["body"] for row in data]
+
+
+@pytest.mark.parametrize(
+    ("isolate", "bodies", "batches", "errors"),
+    [
+        (False, ["good", "bad", "good"], ["id0,id2"], 1),
+        (False, ["bad", "bad", "good", "good"], ["id2,id3"], 2),
+        (False, ["bad", "bad"], ["id1"], 2),
+        (False, ["bad", "sly", "good"], ["id1,id2"], 2),
+        (False, ["sly", "good"], ["id0,id1"], 1),
+        (False, ["good", "good"], ["id0,id1"], 0),
+        (True, ["good", "sly", "bad"], ["id0", "id1", "id2"], 3),
+        (True, ["good", "sly", "good"], ["id0", "id1", "id2"], 2),
+        (False, ["bad"], ["id0"], 1),
+    ],
+)
+def test_what_is_run_again_is_measured_once(metrics, caplog, isolate, bodies, batches, errors):
+    caplog.set_level(logging.INFO, "ts.metrics.caching_metric")
+    run(service_of(counting, metrics, isolate), *bodies)
+    found = [one.metric for one in caplog.records if hasattr(one, "metric")]
+    ids = {name: sorted(one[5] for one in found if one[0] == name) for name in ("Rows", "Batches")}
+    assert ids["Rows"] == [f"id{number}" for number in range(len(bodies))]
+    assert ids["Batches"] == batches
+    assert sum(one[0] == "Bad" for one in found) == errors
+    metrics.add_counter("Later", 1)
+    assert caplog.records[-1].metric[0] == "Later"
+
+
+def test_metrics_are_logged_with_the_first_answers_that_are_sure(metrics, caplog):
+    caplog.set_level(logging.INFO, "ts.metrics.caching_metric")
+    service = service_of(counting, metrics)
+    ids = {0: "id0", 1: "id1"}
+    failed = service.infer([{}, {}], [{"body": "bad"}, {"body": "good"}], ids)
+    assert not caplog.messages[1:]  # but for the error
+    parts = service.settle(failed, ids, lambda _: ([{}], [{"body": "good"}], {0: "id1"}))
+    assert [next(parts).rows, next(parts).rows] == [[0], [1]]
+    told = [one.metric[5] for one in caplog.records if hasattr(one, "metric")]
+    assert told == ["id1", "id1"]  # its row and the batch
+    parts.close()
+    assert len([one for one in caplog.records if hasattr(one, "metric")]) == 4
+
+
+def test_metrics_are_not_lost_with_a_worker_that_ends(metrics, caplog):
+    def leave(data, context):
+        context.metrics.add_counter("Rows", 1, 0)
+        raise SystemExit(3)
+
+    caplog.set_level(logging.INFO, "ts.metrics.caching_metric")
+    with pytest.raises(SystemExit):
+        run(service_of(leave, metrics), "a", "b")
+    assert [one.metric[0] for one in caplog.records] == ["Rows"]
+
+
+def forking(data, context):
+    child = os.fork()
+    if not child:
+        log = logging.getLogger("ts.metrics.caching_metric")
+        log.addHandler(logging.StreamHandler(os.fdopen(2, "w")))
+        log.setLevel(logging.INFO)
+        context.metrics.add_counter("Child", 1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return [row["body"] for row in data]
+
+
+def test_a_child_process_measures_as_ever(metrics, capfd):
+    """It would hold its metrics back for ever."""
+    service = service_of(forking, metrics)
+    run(service, "a", "b")
+    assert "[METRICS]Child.Count:1" in capfd.readouterr().err
 
 
 def test_before_the_first_row_alone_there_is_a_sign_of_life():
