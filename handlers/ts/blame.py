@@ -10,7 +10,7 @@ import contextlib
 import logging
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-from ts.failures import numbers, told
+from ts.failures import numbers, text_of, told
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _for_all(failed: List[Tuple[int, Exception]]) -> Exception:
     first = failed[0][1]
     blamed = [number for number, error in failed if told(error) == told(first)]
     for number, error in failed[1:]:
-        logger.warning("Row %d of the batch: %s: %s", number, type(error).__name__, error)
+        logger.warning("Row %d of the batch: %s: %s", number, type(error).__name__, text_of(error))
     _set(first, blamed)
     return first
 
