@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request, run_virtual
-from ts_frontend.core.batching import Delay, Eager, JobQueue, Policy
+from ts_frontend.core.batch_policy import Delay, Eager, Policy
+from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job, Kind
 from ts_frontend.errors import ModelNotFound, RequestTimeout
 from ts_worker.messages import ReplyChunk, Response

@@ -1,4 +1,4 @@
-"""The queue of one model version and the two ways to form batches from it.
+"""The queue of one model version; a policy of `batch_policy` says when a batch is complete.
 
 `inference` puts jobs in, the pumps of `dispatch` take batches out.
 """
@@ -8,67 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from ts_frontend.core.job import Job
 from ts_frontend.errors import ServeError
 
 if TYPE_CHECKING:
+    from ts_frontend.core.batch_policy import Policy
     from ts_frontend.core.prefetch import Prefetch
-
-
-class Policy(Protocol):
-    """Decides when a batch is complete."""
-
-    ahead: bool  # whether a busy worker may be sent its next batch before it asks
-
-    async def fill(self, queue: JobQueue) -> None:
-        """Move jobs into the forming batch; cancelling leaves them to the queue."""
-
-
-class Eager:
-    """Work-conserving: an idle worker takes what waits, after one turn of the loop.
-
-    The turn lets requests that arrived together travel together. While every worker is busy the
-    next batch fills, so the delay of the model is never waited for.
-    """
-
-    ahead = True
-
-    async def fill(self, queue: JobQueue) -> None:
-        while not await queue.arrival():
-            pass
-        if len(queue) < queue.batch_size:
-            await asyncio.sleep(0)
-        while queue.move():
-            pass
-
-
-class Delay:
-    """TorchServe's wait: ``maxBatchDelay`` from when the first job was taken.
-
-    As there, the time is looked at after each job, so that a delay of 0 batches two jobs at most.
-
-    Args:
-        delay: seconds.
-    """
-
-    ahead = False  # to the letter: a batch is formed when a worker is there to take it
-
-    def __init__(self, delay: float) -> None:
-        self.delay = delay
-
-    async def fill(self, queue: JobQueue) -> None:
-        while not await queue.arrival():
-            pass
-        queue.move()
-        clock = queue.loop.time
-        until = clock() + self.delay
-        while queue.growing:
-            if await queue.arrival(until) and not queue.move():
-                return
-            if clock() >= until:
-                return
 
 
 class JobQueue:
@@ -294,8 +241,3 @@ class JobQueue:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def make_policy(name: Literal["eager", "delay"], max_batch_delay: int) -> Policy:
-    """The policy of ``batchPolicy``; ``max_batch_delay`` in milliseconds matters to `Delay`."""
-    return Delay(max_batch_delay / 1000) if name == "delay" else Eager()

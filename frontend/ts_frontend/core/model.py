@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ts_frontend.core.batching import JobQueue, make_policy
+from ts_frontend.core.batch_policy import make_policy
+from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.prefetch import Prefetch
 from ts_frontend.core.settings import Registration, Settings
 from ts_frontend.errors import RequestTimeout, ServeError

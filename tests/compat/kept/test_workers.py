@@ -7,7 +7,8 @@ import asyncio
 from tests.compat.scenes import refuse
 from tests.core_rig import Rig, Site, never, states
 from tests.fakes import make_request, run_virtual
-from ts_frontend.core.batching import Delay, JobQueue
+from ts_frontend.core.batch_policy import Delay
+from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job
 from ts_frontend.core.slot import BACK_OFF, State
 from ts_worker.backend.base import Ranks
