@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ts_frontend.core.batching import JobQueue
+from ts_frontend.core.flight import Flight
 from ts_frontend.core.job import Job
 from ts_frontend.core.meter import Meter, VersionMeter
 from ts_frontend.errors import Internal
@@ -33,18 +34,6 @@ MAX_AHEAD = 8
 def death_status(reason: ExitReason) -> int:
     """507 for a worker that was killed, as the kernel does when memory runs out; else 500."""
     return 507 if reason.signal == _SIGKILL or reason.code == 128 + _SIGKILL else 500
-
-
-class _Flight:
-    """A batch that was sent and is not answered yet."""
-
-    __slots__ = ("jobs", "sent", "size", "taken")
-
-    def __init__(self, jobs: dict[bytes, Job], taken: float) -> None:
-        self.jobs = jobs
-        self.size = len(jobs)
-        self.taken = taken
-        self.sent = taken
 
 
 class Pump:
@@ -81,7 +70,7 @@ class Pump:
         self._sink: Callable[[Reply | ReplyChunk], None] = self._reply
         if max_response_size is not None:
             self._sink = partial(self._measured_reply, max_response_size)
-        self._flights: dict[int, _Flight] = {}  # oldest first
+        self._flights: dict[int, Flight] = {}  # oldest first
         self._batch_id = 0
         self._landed: asyncio.Future[None] | None = None
         self._deadline = 0.0
@@ -194,7 +183,7 @@ class Pump:
         for job in jobs:
             job.taken = taken
             job.holder = self
-        flight = _Flight({job.request.id: job for job in jobs}, taken)
+        flight = Flight({job.request.id: job for job in jobs}, taken)
         self._batch_id += 1
         oldest = not self._flights
         # Before anything that may fail: `fail` answers only what is in here.
@@ -245,7 +234,7 @@ class Pump:
         if answered is None:
             return
         if reply.code != 200:
-            _fail(answered, reply)
+            answered.fail(reply)
         else:
             for response in reply.responses:
                 job = answered.jobs.pop(response.request_id, None)
@@ -272,7 +261,7 @@ class Pump:
                 cause = f"The answer of {size} bytes is longer than max_response_size={limit}"
                 job.fail(Internal(f"{cause}; raise that key, or leave it out for no limit."))
 
-    def _complete(self, batch_id: int, flight: _Flight) -> None:
+    def _complete(self, batch_id: int, flight: Flight) -> None:
         del self._flights[batch_id]
         self.served += 1
         now = time.monotonic()
@@ -309,14 +298,3 @@ class Pump:
         )
         self.timed_out = True
         self.fail(500)
-
-
-def _fail(flight: _Flight, reply: Reply) -> None:
-    """Answer the requests that the reply names with its error; where it names none, all."""
-    # TorchServe turns 413 into 507: "too large" must not blame the client's body.
-    status = 507 if reply.code == 413 else reply.code
-    named = [response.request_id for response in reply.responses] or list(flight.jobs)
-    for request_id in named:
-        job = flight.jobs.pop(request_id, None)
-        if job is not None:
-            job.fail(Internal(reply.message, status=status))
