@@ -22,10 +22,11 @@ from pathlib import Path
 import click
 
 from ts_frontend.config import Config, ConfigError, load
+from ts_frontend.core.blueprint import draw
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.registration import build, draw
+from ts_frontend.core.registration import build
 from ts_frontend.core.settings import Registration
 from ts_frontend.core.store import Store
 from ts_frontend.core.threads import usable_cores

@@ -15,19 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ts_frontend.core.archive import Archive
+from ts_frontend.core.blueprint import Blueprint, draw, identify
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.env_cache import EnvCache, default_folder
 from ts_frontend.core.model import ModelVersion
-from ts_frontend.core.registration import (
-    Blueprint,
-    build,
-    check_numbers,
-    check_runtime,
-    check_workers,
-    draw,
-    identify,
-)
+from ts_frontend.core.registration import build, check_numbers, check_runtime, check_workers
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
