@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from ts_frontend import config_report, snapshot_store
-from ts_frontend.argv import ArgvError, Takes, normalise
+from ts_frontend.cli_options import CONTEXT, Command, with_settings
 from ts_frontend.config import Config, ConfigError, LaunchError, load, load_config
 from ts_frontend.daemon import launch
 from ts_frontend.pidfile import Found, PidFile
@@ -29,77 +29,12 @@ _STOP_SECONDS = 60
 _RIVALS = ("torchserve", "torchserve-nightly")
 
 
-class _Command(click.Command):
-    """A click command that reads its words as argparse would."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options = {
-            name: _takes(param)
-            for param in self.get_params(ctx)
-            for name in param.opts
-            if name.startswith("--")
-        }
-        try:
-            return super().parse_args(ctx, normalise(args, options))
-        except ArgvError as error:
-            raise click.UsageError(str(error), ctx) from None
-
-
-def _takes(param: click.Parameter) -> Takes:
-    if getattr(param, "is_flag", False):
-        return Takes.NOTHING
-    return Takes.MANY if param.multiple else Takes.ONE
-
-
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
-# What both a start and `config` understand.
-_SETTINGS = (
-    click.option(
-        "--ts-config",
-        metavar="FILE",
-        help="Settings; else those of the last snapshot, or ./config.properties.",
-    ),
-    click.option("--model-store", metavar="DIR", help="Folder of the model archives."),
-    click.option("--workflow-store", metavar="DIR", help="Accepted; workflows are not built yet."),
-    click.option(
-        "--models",
-        multiple=True,
-        metavar="MODEL...",
-        help="Models to load: x.mar, name=x.mar, a URL, a folder, or all.",
-    ),
-    click.option("--log-config", metavar="FILE", help="Levels: Python logging or log4j2 XML."),
-    click.option("--cpp-log-config", metavar="FILE", help="Accepted; there are no C++ workers."),
-    click.option(
-        "--no-config-snapshots",
-        "--ncs",
-        is_flag=True,
-        help="Write no snapshots, and don't start from the last one.",
-    ),
-    click.option(
-        "--plugins-path", "--ppath", metavar="PATH", help="Accepted; Java plugins cannot run here."
-    ),
-    click.option("--disable-token-auth", "--dt", is_flag=True, help="Serve without tokens."),
-    click.option(
-        "--watch", is_flag=True, help="Reload models that are folders when their files change."
-    ),
-    click.option(
-        "--enable-model-api", is_flag=True, help="Allow to register and unregister models."
-    ),
-)
-
-
-def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_SETTINGS):
-        function = option(function)
-    return function
-
-
-@click.command(cls=_Command, context_settings=_CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @click.option("-v", "--version", is_flag=True, help="Print the version.")
 @click.option("--start", is_flag=True, help="Start the server (what happens without a flag, too).")
 @click.option("--stop", is_flag=True, help="Stop the running server.")
 @click.option("--foreground", is_flag=True, help="Stay until the server ends; with --stop, wait.")
-@_with_settings
+@with_settings
 def command(**options: Any) -> None:
     """Serve PyTorch models.
 
@@ -116,10 +51,10 @@ def command(**options: Any) -> None:
     sys.exit(stop(options["foreground"]) if options["stop"] else start(options))
 
 
-@click.command(cls=_Command, context_settings=_CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @click.option("--show", is_flag=True, help="Print every setting and where it was set.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@_with_settings
+@with_settings
 def config_command(show: bool, as_json: bool, **options: Any) -> None:
     """Tell what a start with the same flags would go by; nothing is started."""
     if not show:
