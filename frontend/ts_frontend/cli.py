@@ -1,5 +1,5 @@
 """The command `torchserve-py`, also installed as `torchserve`: start, stop, version, config,
-run-handler.
+run-handler, bench.
 
 Flags, messages and exit codes are those of TorchServe's launcher. The server is imported only
 where it runs: a command must answer at once, and `--start` forks before anything heavy is loaded.
@@ -40,7 +40,7 @@ def command(**options: Any) -> None:
 
     `torchserve-py config --show` takes the same settings, tells what each comes to and where it
     was set, and starts nothing. `torchserve-py run-handler --help` runs a model's handler without
-    a server.
+    a server, and `torchserve-py bench --help` measures a model of a running one.
     """
     actions = [f"--{name}" for name in ("version", "start", "stop") if options[name]]
     if len(actions) > 1:
@@ -70,6 +70,10 @@ def main() -> None:
         from ts_frontend.run_handler import command as run_handler  # asyncio and all of the core
 
         run_handler(sys.argv[2:], prog_name=f"{Path(sys.argv[0]).name} run-handler")
+    if sys.argv[1:2] == ["bench"]:
+        from ts_frontend.bench.cli import command as bench
+
+        bench(sys.argv[2:], prog_name=f"{Path(sys.argv[0]).name} bench")
     command()
 
 
