@@ -258,6 +258,17 @@ async def test_a_unix_socket_is_measured(tmp_path: Path) -> None:
     assert tally.latencies.count == 10
 
 
+async def test_https_with_a_certificate_of_its_own_needs_insecure() -> None:
+    async with edge(inference_address=Address("https", "127.0.0.1", 0)) as served:
+        text = await refusal(target(served.port, tls=True))
+        aimed = target(served.port, tls=True, insecure=True)
+        tally = await measure(aimed, Level(2, warmup=0, requests=10))
+
+    assert "self-signed certificate" in text
+    assert text.endswith("--insecure takes any certificate")
+    assert (tally.latencies.count, tally.errors) == (10, {})
+
+
 async def test_several_processes_share_a_level() -> None:
     async with edge() as served, Crew(target(served.port), processes=2) as crew:
         stop = asyncio.Event()

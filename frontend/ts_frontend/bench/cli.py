@@ -8,41 +8,35 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
 from ts_frontend.bench.options import Options
 from ts_frontend.bench.session import bench
 
-
-def _whole_numbers(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> tuple[int, ...] | None:
-    """Such as 1,4,16."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = (0,)
-    if not all(0 < number <= _MOST for number in numbers):
-        raise click.BadParameter(f"{text!r}: expected whole numbers above 0, such as 1,4,16")
-    return numbers
+_Number = TypeVar("_Number", int, float)
+_Callback = Callable[[click.Context, click.Parameter, str | None], tuple[_Number, ...] | None]
 
 
-def _rates(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> tuple[float, ...] | None:
-    """Such as 0.5,20,100."""
-    if text is None:
-        return None
-    try:
-        rates = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        rates = (0.0,)
-    if not all(0 < rate <= _MOST for rate in rates):  # nor is NaN
-        raise click.BadParameter(f"{text!r}: expected numbers above 0, such as 50,100")
-    return rates
+def _numbers(read: Callable[[str], _Number], expected: str) -> _Callback[_Number]:
+    """Reads numbers with commas between them."""
+
+    def callback(
+        _context: click.Context, _option: click.Parameter, text: str | None
+    ) -> tuple[_Number, ...] | None:
+        if text is None:
+            return None
+        try:
+            numbers = tuple(read(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 < number <= _MOST for number in numbers):  # nor is NaN
+            raise click.BadParameter(f"{text!r}: expected {expected}")
+        return numbers
+
+    return callback
 
 
 def _time(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
@@ -87,14 +81,14 @@ _TIME = click.FloatRange(min=0.001, max=_MOST)
 )
 @click.option(
     "--connections",
-    callback=_whole_numbers,
+    callback=_numbers(int, "whole numbers above 0, such as 1,4,16"),
     metavar="N,...",
     help="Levels of load: so many clients, each of which waits for its answer.  "
     "[default: 1,4,16,64]",
 )
 @click.option(
     "--rate",
-    callback=_rates,
+    callback=_numbers(float, "numbers above 0, such as 50,100"),
     metavar="R,...",
     help="Levels of load: so many requests/s at random times, whether or not answers are back.",
 )
