@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.frontend.http_fakes import echo, edge
+from tests.frontend.http_fakes import echo, edge, until
+from ts_frontend.bench import answer as wire
+from ts_frontend.bench.connection import Connection
 from ts_frontend.bench.crew import Crew
 from ts_frontend.bench.errors import BenchError
 from ts_frontend.bench.first import check
@@ -118,6 +120,33 @@ async def test_a_server_that_closes_behind_its_answers_is_reached_again() -> Non
         tally = await measure(target(port), Level(2, warmup=0, requests=20))
 
     assert (tally.latencies.count, tally.errors) == (20, {})
+
+
+async def test_a_server_that_closes_at_once_is_an_error_and_no_wait() -> None:
+    async def talk(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        return
+
+    async with server(talk) as port:
+        tally = await measure(target(port), Level(2, warmup=0, requests=6))
+
+    assert tally.errors == {"connection closed": 6}
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_opened_again() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read(reader)
+        writer.write(OK)
+
+    outcomes: asyncio.Queue[object] = asyncio.Queue()
+    async with server(talk) as port, asyncio.timeout(30):
+        aimed = target(port)
+        connection = Connection(aimed, None, lambda _, outcome: outcomes.put_nowait(outcome))
+        for _ in range(2):
+            connection.send(aimed.requests()[0], 0, 0.0)
+            outcome = await outcomes.get()
+            assert isinstance(outcome, wire.Answer)
+            await until(lambda: connection._stream is None)
+        await connection.close()
 
 
 async def test_errors_are_counted_by_kind() -> None:

@@ -58,11 +58,14 @@ class Connection:
             raise LostConnection(f"TLS: {getattr(error, 'verify_message', '') or error}") from None
         except OSError as error:
             raise LostConnection(f"can't connect: {_reason(error)}") from None
-        self._stream = stream
+        # The server may have closed it before anybody listened.
+        self._stream = None if stream.transport.is_closing() else stream
 
     def send(self, request: bytes, index: int, due: float) -> None:
         """Send a request; ``done`` hears how it ends."""
         self.index, self.due, self.sent = index, due, time.monotonic()
+        if self._stream is not None and self._stream.transport.is_closing():
+            self._drop()
         if self._stream is not None:
             self._stream.transport.write(request)
         else:
@@ -70,6 +73,8 @@ class Connection:
 
     def fail(self, kind: str) -> None:
         """Give up the request under way."""
+        if self._opening is not None:
+            self._opening.cancel()
         self._ended(self._stream, LostConnection(kind))
 
     async def close(self) -> None:
@@ -86,8 +91,9 @@ class Connection:
             await self.open()
         except LostConnection as error:
             return self._ended(None, error)
-        if self._stream is not None and self.sent:
-            self._stream.transport.write(request)
+        if self._stream is None:
+            return self._ended(None, LostConnection("connection closed"))
+        self._stream.transport.write(request)
         return None
 
     def _ended(self, stream: _Stream | None, outcome: Answer | LostConnection) -> None:
