@@ -220,6 +220,34 @@ async def test_failing_packages_leave_the_model_unregistered(tmp_path: Path) -> 
         assert (await site.register(url)).status == 200
 
 
+async def lacks_a_package(spec: WorkerSpec) -> None:
+    raise LoadFailed(500, "ModuleNotFoundError: No module named 'x'", "Traceback ...")
+
+
+async def test_packages_that_are_not_installed_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hint = "its requirementsFile more.txt is not installed without install_py_dep_per_model=true"
+    async with Site(tmp_path) as site:
+        await site.register(site.model(requirementsFile="more.txt"))
+        assert caplog.text.count(f"model m: {hint}") == 1
+        site.backend.load = lacks_a_package
+        with pytest.raises(Internal) as caught:
+            await site.register(site.model("n", requirementsFile="more.txt"))
+        assert f"ModuleNotFoundError: No module named 'x' ({hint})" in caught.value.message
+        await site.register("n-1.0", synchronous=False)
+        await site.catalog.find("n").slots[0].first
+        (body,) = await site.management.describe("n", None)
+        assert hint in body["workers"][0]["error"]
+
+
+async def test_a_missing_package_that_no_archive_asks_for_gets_no_hint(site: Site) -> None:
+    site.backend.load = lacks_a_package
+    with pytest.raises(Internal) as caught:
+        await site.register(site.model())
+    assert "install_py_dep_per_model" not in caught.value.message
+
+
 async def test_load_models_forms(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.model("a")
     site.model("b")

@@ -174,6 +174,26 @@ async def test_what_is_not_found(folder: Path, url: str, text: str) -> None:
     assert caught.value.message == text
 
 
+async def test_what_is_not_found_may_have_been_meant(folder: Path, tmp_path: Path) -> None:
+    (folder / "foo.mar").write_text("")
+    outside = tmp_path / "outside" / "bar.mar"
+    outside.parent.mkdir()
+    outside.write_text("")
+    store = a_store(folder)
+    for url, second in (
+        ("foo", f"looked in {folder}, did you mean foo.mar?"),
+        ("/some/where/foo", f"looked in {folder}, did you mean foo.mar?"),
+        (
+            str(outside),
+            f"looked in {folder}: archives are taken from the model store only. "
+            "Put the file there and name it bar.mar",
+        ),
+    ):
+        with pytest.raises(ModelNotFound) as caught:
+            await store.fetch(url)
+        assert caught.value.message == f"Model not found at: {url}\n{second}"
+
+
 async def test_no_store_comes_first() -> None:
     with pytest.raises(ModelNotFound, match=r"^Model store has not been configured\.$"):
         await Store(Config()).fetch("")

@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a worker of this version: see `WorkerSpec` for each field."""
+    """How to start a worker of this version: see `WorkerSpec` for each field but the last.
+
+    Args:
+        not_installed: of the model's own packages, for whoever misses one; empty where the model
+            has none, or they are there.
+    """
 
     model_dir: str
     handler: str
     python: str | None = None
     import_paths: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    not_installed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WORKERS = 1000
+INSTALL_SETTING = "install_py_dep_per_model=true"
 
 
 def check_runtime(runtime: str | None) -> None:
@@ -102,6 +103,9 @@ async def build(
     env = worker_environment(config, environ)
     python = _interpreter(blueprint.runtime, env)
     install = config.install_py_dep_per_model
+    not_installed = "" if install else _not_installed(blueprint.requirements)
+    if not_installed:
+        logger.warning("model %s: %s", blueprint.name, not_installed)
     needs = PythonNeeds(
         blueprint.name,
         use_venv=settings.use_venv and blueprint.runtime == "python",
@@ -138,12 +142,19 @@ async def build(
             python=setup.python or python,
             import_paths=(*_import_paths(blueprint.handler, archive), *setup.import_paths),
             env=env,
+            not_installed=not_installed,
         ),
         next_device=devices.assigner(settings.device_type, ids),
         device_type=kind,
         device_ids=ids,
         gpu_sets=gpu_sets,
     )
+
+
+def _not_installed(requirements: str | None) -> str:
+    if requirements is None:
+        return ""
+    return f"its requirementsFile {requirements} is not installed without {INSTALL_SETTING}"
 
 
 def _gpu_sets(

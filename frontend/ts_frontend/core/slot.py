@@ -68,6 +68,7 @@ class Slot:
         device: int | None,
         threads: int,
         gpus: GpuSet | None = None,
+        not_installed: str = "",
     ) -> None:
         self.id = id
         self.name = name
@@ -85,6 +86,7 @@ class Slot:
         self._settings = settings
         self._meter = meter
         self._make_spec = make_spec
+        self._not_installed = not_installed
         self._ending: RestartReason = "load_failed"  # of the last worker
         self._given_up = given_up
         self._worker: Worker | None = None
@@ -158,8 +160,8 @@ class Slot:
             try:
                 failure = await self._load()
             except LoadFailed as error:
-                failure = error
-                self._log_failure(error)
+                failure = self._explained(error)
+                self._log_failure(failure)
             self.reports.ended()
             if self.state is State.RETIRED:
                 return
@@ -259,6 +261,14 @@ class Slot:
         pause = BACK_OFF[min(self._retries, len(BACK_OFF) - 1)]
         self._retries += 1
         return pause
+
+    def _explained(self, failure: LoadFailed) -> LoadFailed:
+        """With the likely cure where a package is missing that the archive asks for."""
+        missing = "ModuleNotFoundError: "
+        if not self._not_installed or missing not in f"{failure.message}\n{failure.traceback}":
+            return failure
+        text = f"{failure.message} ({self._not_installed})"
+        return LoadFailed(failure.code, text, failure.traceback)
 
     def _log_failure(self, failure: LoadFailed) -> None:
         detail = f"\n{failure.traceback}" if failure.traceback else ""

@@ -218,9 +218,23 @@ def _locate(url: str, folder: Path) -> Path:
         for place in (Path(url), inside):
             if name and place.is_dir():
                 return place
+        hint = _hint(Path(url), folder)
     except OSError as error:  # a store that can't be read, a name too long to be one
         raise _unusable(url, error) from error
-    raise ModelNotFound(f"Model not found at: {url}")
+    raise ModelNotFound(f"Model not found at: {url}{hint}")
+
+
+def _hint(path: Path, folder: Path) -> str:
+    """A second line for who left out the ending, or names a file outside the store."""
+    for ending in ARCHIVE_ENDINGS if path.name else ():
+        if (folder / (path.name + ending)).is_file():
+            return f"\nlooked in {folder}, did you mean {path.name}{ending}?"
+    if path.is_absolute() and path.name.endswith(ARCHIVE_ENDINGS) and path.is_file():
+        return (
+            f"\nlooked in {folder}: archives are taken from the model store only. "
+            f"Put the file there and name it {path.name}"
+        )
+    return ""
 
 
 def _unusable(url: str, error: OSError) -> Internal:

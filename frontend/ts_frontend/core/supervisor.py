@@ -199,6 +199,7 @@ class Supervisor:
             device=model.next_device() if gpus is None else gpus.devices[0],
             threads=0,
             gpus=gpus,
+            not_installed=model.launch.not_installed,
         )
 
     def _take_id(self, model: ModelVersion) -> str:
