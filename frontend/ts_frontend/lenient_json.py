@@ -22,7 +22,7 @@ _QUOTED = {
 _ESCAPED = re.compile(r'\\.|"', re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _INT = re.compile(r"([-+]?)0*([0-9]{1,10})")
-_DOUBLE = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*")
+_DOUBLE = re.compile(r"\s*+[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?\s*+")
 _WORDS = {"true": True, "false": False, "null": None}
 
 

@@ -172,6 +172,21 @@ async def test_a_request_without_a_host_that_comes_with_the_connection_is_answer
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_the_rest_of_a_head_is_taken_for_no_request() -> None:
+    async with edge() as e:
+        reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
+        for _ in range(2):
+            writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\nX: ")
+            await until(
+                lambda: any(
+                    one._head_since and not one._silent for one in e.listeners[0]._web.connections
+                )
+            )
+            writer.write(b"GET /x HTTP/1.1\r\nY: z\r\n\r\n")
+            assert (await reader.readuntil(b"}\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 async def test_a_bug_is_a_500_without_details_and_a_log_entry(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

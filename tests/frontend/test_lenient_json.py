@@ -114,3 +114,10 @@ def test_nothing_takes_long_or_raises_anything_else() -> None:
 def test_integers(text: str, java: int | None, gson: int | None) -> None:
     assert (java_int(text), gson_int(text), gson_int(Number(text))) == (java, gson, gson)
     assert gson_int(True) is None
+
+
+@pytest.mark.parametrize(
+    "long", ["1" * 60_000 + "x", "1." + "1" * 60_000 + "x", " " * 60_000 + "x"]
+)
+def test_a_long_text_that_is_no_number_is_refused_at_once(long: str) -> None:
+    assert (java_int(long), gson_int(long)) == (None, None)

@@ -47,7 +47,15 @@ class Connection(RequestHandler):
         remote_text: the client as the access log shows it, ``/127.0.0.1:53514``.
     """
 
-    __slots__ = ("_failed", "_handler", "_head_since", "_started", "_writer", "remote_text")
+    __slots__ = (
+        "_failed",
+        "_handler",
+        "_head_since",
+        "_silent",
+        "_started",
+        "_writer",
+        "remote_text",
+    )
 
     def __init__(
         self, manager: WebServer, failed: Failed, loop: asyncio.AbstractEventLoop, **options: Any
@@ -59,6 +67,7 @@ class Connection(RequestHandler):
         self._head_since = 0.0
         # On uvloop the first bytes may be here before `start` waits for them.
         self._started = False
+        self._silent = True  # has not sent a byte yet
         self.remote_text = "127.0.0.1"
 
     def answer_by(self, handler: Handler) -> None:
@@ -80,9 +89,15 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and note since when a head is incomplete."""
-        # Two looks cost a tenth of a microsecond; all clients but some probes spell it so.
-        if b"\nHost:" not in data and b"\nhost:" not in data and self._between_requests():
+        # Not the bytes of a body, nor the rest of a head. All clients but some probes spell it so.
+        if (
+            (self._silent or not self._head_since)
+            and self._between_requests()
+            and b"\nHost:" not in data
+            and b"\nhost:" not in data
+        ):
             data = _with_host(data)
+        self._silent = False
         super().data_received(data)
         waiter = self._waiter
         if self._started and (waiter is None or waiter.done()):

@@ -48,6 +48,11 @@ class Responder:
     def __init__(self, cors: Iterable[tuple[str, str]] = ()) -> None:
         self._cors = tuple((name.encode(), value.encode("utf-8")) for name, value in cors)
         self._fixed = _FIXED + _lines(self._cors)
+        self._ending = False
+
+    def end_connections(self) -> None:
+        """From now on each answer, that of a request under way too, is its connection's last."""
+        self._ending = True
 
     def json(self, exchange: Exchange, value: object, status: int = 200) -> RawResponse:
         """Answer with pretty JSON and one line feed, as all that the server itself says."""
@@ -100,7 +105,7 @@ class Responder:
         fixed: bytes,
         body: Buffer,
     ) -> RawResponse:
-        keep_alive = exchange.keep_alive and status < 400
+        keep_alive = exchange.keep_alive and status < 400 and not self._ending
         bodiless = status in _BODILESS
         head = b"HTTP/1.1 %d %b\r\n%bx-request-id: %b%b%b%b" % (
             status,
@@ -125,7 +130,7 @@ class Responder:
         fixed: bytes,
     ) -> RawResponse:
         chunked = exchange.request.version >= HttpVersion11
-        keep_alive = exchange.keep_alive and answer.status < 400 and chunked
+        keep_alive = exchange.keep_alive and answer.status < 400 and chunked and not self._ending
         if b"ts_stream_next:" not in headers:
             headers += b"ts_stream_next: true\r\n"
         head = b"HTTP/1.1 %d %b\r\n%bx-request-id: %b%b%b%b" % (

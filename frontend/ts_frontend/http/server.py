@@ -87,7 +87,6 @@ class Listener:
         self._tls = tls
         self._keep_alive = keep_alive
         self._head_timeout = head_timeout
-        self._draining = False
         self._web: WebServer | None = None
         self._server: asyncio.Server | Door | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -124,7 +123,7 @@ class Listener:
 
     async def stop(self, grace: float = 30.0) -> None:
         """Accept nothing more, let requests under way finish for ``grace`` seconds, and close."""
-        self._draining = True
+        self._respond.end_connections()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -198,10 +197,7 @@ class Listener:
         return response
 
     def _exchange(self, request: BaseRequest) -> Exchange:
-        exchange = Exchange(request, self._ids(), time.monotonic())
-        if self._draining:
-            exchange.keep_alive = False
-        return exchange
+        return Exchange(request, self._ids(), time.monotonic())
 
     def _record(
         self, exchange: Exchange, response: RawResponse, version: HttpVersion | None = None
