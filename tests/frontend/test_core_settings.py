@@ -182,6 +182,31 @@ handler:
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("isolateErors", "isolateErrors"),
+        ("minWorker", "minWorkers"),
+        ("batchsize", "batchSize"),
+        ("startupTimeOut", "startupTimeout"),
+        ("prefetc", "prefetch"),
+    ],
+)
+def test_a_key_that_is_nearly_one_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, meant: str
+) -> None:
+    read(tmp_path, f"{key}: 1\n")
+    assert f"model-config.yaml: the server has no key {key}, did you mean {meant}?" in caplog.text
+
+
+def test_the_handlers_own_keys_are_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = ("handler", "pt2", "deepspeed", "pippy", "micro_batching", "batch", "workers", "timeout")
+    read(tmp_path, "".join(f"{key}: 1\n" for key in (*own, "batch_size", "max_length", "1")))
+    assert "did you mean" not in caplog.text
+
+
 def test_an_empty_yaml_says_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, "# nothing\n") == ModelYaml()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,31 @@ _UNSUPPORTED = (
     "maxNumSequence",
     "asyncCommunication",
 )
+_KNOWN = (
+    *_UNSUPPORTED,
+    "minWorkers",
+    "maxWorkers",
+    "batchSize",
+    "maxBatchDelay",
+    "responseTimeout",
+    "startupTimeout",
+    "deviceType",
+    "deviceIds",
+    "maxRetryTimeoutInSec",
+    "clientTimeoutInMills",
+    "jobQueueSize",
+    "useVenv",
+    "pythonExecutable",
+    "batchPolicy",
+    "weightsOnly",
+    "parallelType",
+    "parallelLevel",
+    "torchrun",
+    "prefetch",
+    "isolateErrors",  # this and the next are read in the worker
+    "warmupSeconds",
+)
+_NEARLY = 0.85  # a letter or two amiss: other keys are the handler's own, and are left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +137,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
     for key in _UNSUPPORTED:
         if key in values:
             logger.warning("%s: %s is accepted, but not supported yet", file, key)
+    _warn_of_near_misses(values, file)
     read = YamlReader(values, file)
     result = ModelYaml(
         min_workers=read.integer("minWorkers", clamp=1),
@@ -141,6 +168,15 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
             result.max_workers,
         )
     return result
+
+
+def _warn_of_near_misses(values: Mapping[Any, Any], file: str) -> None:
+    for key in values:
+        if not isinstance(key, str) or key in _KNOWN:
+            continue
+        close = get_close_matches(key, _KNOWN, 1, _NEARLY)
+        if close:
+            logger.warning("%s: the server has no key %s, did you mean %s?", file, key, close[0])
 
 
 def _device_type(value: object) -> DeviceType | None:
