@@ -11,7 +11,7 @@ import yaml
 from tests.e2e.conftest import MARS, Server, archive, until
 from tests.wheels import make_wheel
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 BUILT = "Building the environment of model"
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import MARS, Server, archive, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TWO_CLASSES = """
 class First:

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import MARS, Server, archive, until
 from tests.mars.noisy import LINES
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 HEAD = re.compile(
     r"^\S+ \[(?P<level>\w+) *\] W-\d+-noisy_1\.0-(?P<stream>std\w+) MODEL_LOG - (?P<text>.*)$"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import MARS, Server, archive, runs, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ONES = json.dumps({"x": [1.0] * 8}).encode()
 TENSOR = "parallelType: tp\ntorchrun: {nproc-per-node: 2, OMP_NUMBER_THREADS: 2}\n"

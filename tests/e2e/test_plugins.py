@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import MARS, Server, archive, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "execution_parameters"
 GROUP = "torchserve_py.endpoints"
 

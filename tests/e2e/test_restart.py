@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import MARS, SCRIPTS, Server, archive, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SAVED = {
     "defaultVersion": True,

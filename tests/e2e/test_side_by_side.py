@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.conftest import Server, archive, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 COMMON = ("model", "utils", "worker", "config", "helpers")
 # Modules of the server's own, of the zygote, and of packages that it has imported.

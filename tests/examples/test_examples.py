@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.conftest import SCRIPTS, Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADDRESSES = ("127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082")
 

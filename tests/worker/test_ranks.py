@@ -14,7 +14,7 @@ import pytest
 from tests.worker.conftest import Events, alive, ask, until
 from ts_worker.backend.base import LoadFailed, Ranks, WorkerSpec
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 MARS = Path(__file__).parents[1] / "mars"
 ONES = json.dumps({"x": [1.0] * 8}).encode()
