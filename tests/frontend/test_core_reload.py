@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from tests.core_rig import Site, until
 from tests.fakes import LoadFailed, hold, make_request
+from ts_frontend import server
+from ts_frontend.core import watch
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.watch import Watcher
 from ts_frontend.errors import InvalidModel, ModelNotFound, ServeError
@@ -335,3 +339,80 @@ async def test_cancelling_ends_reloads_and_leaves_nothing(tmp_path: Path) -> Non
             await running
         assert len(site.backend.alive) == 1
         assert site.unpacked == before
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EIO])
+async def test_a_folder_that_cannot_be_read_is_looked_at_again_later(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    async with watched(tmp_path) as (site, url, watcher):
+        first, scandir = version(site), os.scandir
+
+        def fails(path: str) -> object:
+            raise OSError(code, os.strerror(code), path)
+
+        monkeypatch.setattr(os, "scandir", fails)
+        await looks(watcher, 3)
+        assert version(site) is first
+        why = f"can't be watched until it can be read again: {os.strerror(code)}"
+        assert caplog.text.count(why) == 1
+        monkeypatch.setattr(os, "scandir", scandir)
+        edit(url)
+        await looks(watcher, 2)
+        assert version(site) is not first
+
+
+async def test_a_hung_folder_holds_one_thread_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "READ_SECONDS", 0.01)
+    async with watched(tmp_path) as (site, url, watcher):
+        first, scan, answers = version(site), watch._scan, threading.Event()
+        hung: list[threading.Thread] = []
+
+        def hangs(folder: Path) -> watch.Files:
+            hung.append(threading.current_thread())
+            answers.wait()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+        monkeypatch.setattr(watch, "_scan", hangs)
+        await looks(watcher, 5)
+        (thread,) = hung
+        assert thread.daemon  # the process ends without it
+        answers.set()
+        await until(lambda: not thread.is_alive())
+        monkeypatch.setattr(watch, "READ_SECONDS", 5)
+        monkeypatch.setattr(watch, "_scan", scan)
+        edit(url)
+        await until(lambda: all(scan.done() for scan in watcher._scans.values()))
+        await looks(watcher, 2)
+        assert version(site) is not first
+
+
+async def test_a_bug_is_logged_and_the_next_look_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    async with watched(tmp_path) as (_, _, watcher):
+        looked: list[None] = []
+
+        async def breaks() -> None:
+            looked.append(None)
+            raise RuntimeError("oh")
+
+        monkeypatch.setattr(Watcher, "look", lambda self: breaks())
+        running = asyncio.create_task(watcher.run(interval=0.001))
+        await until(lambda: len(looked) > 1)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert "it goes on" in caplog.text
+
+
+async def test_what_broke_beside_the_requests_does_not_break_the_end(caplog) -> None:
+    async def breaks() -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    task = asyncio.create_task(breaks())
+    await asyncio.wait([task])
+    await server._cancel(task)
+    assert "Permission denied" in caplog.text

@@ -1,7 +1,7 @@
 """Runs blocking work of unknown length, each in a daemon thread of its own.
 
 asyncio's pool has few threads, which describe and /metrics need, and the process waits for all of
-them at its end. `store`, `download`, `command` and `snapshot` use this one instead.
+them at its end. `store`, `download`, `command`, `snapshot` and `watch` use this one instead.
 """
 
 from __future__ import annotations

@@ -12,16 +12,20 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.model import ModelVersion, ReloadFailure
+from ts_frontend.core.own_thread import in_own_thread
 from ts_frontend.core.reload import Reloader
 from ts_frontend.errors import ServeError
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds
+# For one folder to be read; a hung network folder is left alone until it answers again.
+READ_SECONDS = 5.0
 # What editors, Python and handlers write beside a model's files.
 _NOISE = ("~", ".swp", ".tmp", ".log", ".pyc")
 _NAMED = 3  # changed files that the log names
@@ -84,12 +88,17 @@ class Watcher:
         self._watched: dict[ModelVersion, _Watched] = {}
         self._reloading: dict[ModelVersion, asyncio.Task[None]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._scans: dict[Path, asyncio.Future[Files]] = {}
+        self._unread: set[Path] = set()
 
     async def run(self, interval: float = INTERVAL) -> None:
         """Watch until cancelled, which ends reloads as well."""
         try:
             while True:
-                await self.look()
+                try:
+                    await self.look()
+                except Exception:
+                    logger.exception("Looking for changed files of models broke, it goes on")
                 await asyncio.sleep(interval)
         finally:
             tasks = [*self._reloading.values(), *self._retiring]
@@ -104,12 +113,37 @@ class Watcher:
             for model in self._catalog
             if model.archive.source is not None and model not in self._reloading
         }
-        found = await asyncio.to_thread(_scan_all, folders)
         for model in self._watched.keys() - set(self._catalog) - self._reloading.keys():
             del self._watched[model]
-        for model, files in found.items():
-            if self._catalog.holds(model) and model not in self._reloading:
+        for model, folder in folders.items():
+            files = await self._read(folder)
+            if files is not None and self._catalog.holds(model) and model not in self._reloading:
                 self._compare(model, files)
+
+    async def _read(self, folder: Path) -> Files | None:
+        """What is in a folder; None where it can't be read now."""
+        scan = self._scans.get(folder)
+        if scan is not None and not scan.done():  # one thread for a hung folder, not one a second
+            return None
+        scan = self._scans[folder] = in_own_thread(partial(_scan, folder), "watch")
+        await asyncio.wait([scan], timeout=READ_SECONDS)
+        if not scan.done():
+            scan.add_done_callback(asyncio.Future.exception)  # taken note of, or asyncio logs it
+            self._skip(folder, f"no answer within {READ_SECONDS:g} s")
+            return None
+        del self._scans[folder]
+        try:
+            files = scan.result()
+        except OSError as error:
+            self._skip(folder, error.strerror or str(error))
+            return None
+        self._unread.discard(folder)
+        return files
+
+    def _skip(self, folder: Path, why: str) -> None:
+        if folder not in self._unread:
+            logger.warning("%s can't be watched until it can be read again: %s", folder, why)
+            self._unread.add(folder)
 
     async def settled(self) -> None:
         """Wait for the reloads that have begun, and the ends of old workers."""
@@ -145,11 +179,17 @@ class Watcher:
         else:
             logger.info("%s has been reloaded", title)
             self._retire(model)
-            after = await asyncio.to_thread(_scan, watched.folder)
-            if own := watched.learn(files, after):
-                logger.warning("%s writes into its folder: %s no longer count", title, _named(own))
+            await self._learn(title, watched, files)
         finally:
             del self._reloading[model]
+
+    async def _learn(self, title: str, watched: _Watched, files: Files) -> None:
+        try:
+            after = await in_own_thread(partial(_scan, watched.folder), "watch")
+        except OSError:  # the next look tells
+            return
+        if own := watched.learn(files, after):
+            logger.warning("%s writes into its folder: %s no longer count", title, _named(own))
 
     def _retire(self, model: ModelVersion) -> None:
         task = asyncio.create_task(self._reloader.retire(model), name=f"retire-{model.name}")
@@ -161,16 +201,17 @@ class Watcher:
         logger.error("%s goes on as it was, the reload failed: %s", title, text)
 
 
-def _scan_all(folders: Mapping[ModelVersion, Path]) -> dict[ModelVersion, Files]:
-    return {model: _scan(folder) for model, folder in folders.items() if folder.is_dir()}
-
-
 def _scan(folder: Path) -> Files:
+    """Raises OSError where the folder itself can't be read: it would look empty."""
     return dict(_walk(str(folder)))
 
 
 def _walk(root: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    for place, folders, names in os.walk(root):
+    def failed(error: OSError) -> None:
+        if error.filename == root:
+            raise error
+
+    for place, folders, names in os.walk(root, onerror=failed):
         folders[:] = [each for each in folders if not each.startswith((".", "__pycache__"))]
         for name in names:
             if name.startswith(".") or name.endswith(_NOISE):
