@@ -113,6 +113,26 @@ async def test_a_load_that_takes_too_long_tells_where_it_stands(backend, spec):
     assert "threading.py" in lines[-1]
 
 
+async def test_the_first_import_of_torch_is_not_the_models_time(backend, spec, monkeypatch):
+    async def late():
+        await asyncio.sleep(1.1)
+
+    monkeypatch.setattr(backend, "ready", late)
+    hanging = spec(HANGS, startup_timeout=1.0)
+    with pytest.raises(LoadFailed, match=r"did not load within startupTimeout=1\.0 s"):
+        await backend.start(hanging)
+    assert len(hanging.events.pids) == 1  # it had its second
+
+
+async def test_an_import_of_torch_that_never_ends_is_told(backend, spec, monkeypatch):
+    monkeypatch.setattr(backend, "ready", asyncio.Event().wait)
+    monkeypatch.setattr("ts_worker.backend.process._WARM_UP_SECONDS", 0.1)
+    waiting = spec(ECHO, startup_timeout=0.05)
+    with pytest.raises(LoadFailed, match=r"did not import torch within 0\.1 s"):
+        await backend.start(waiting)
+    assert waiting.events.pids == []
+
+
 async def test_a_load_inside_c_code_tells_its_stack_as_well(backend, spec):
     source = "import ctypes\nlibc = ctypes.PyDLL(None)\n"  # a PyDLL keeps the interpreter's lock
     hanging = spec(f"{source}def handle(d, c):\n    libc.sleep(600)\n", startup_timeout=1.0)

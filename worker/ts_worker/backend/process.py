@@ -22,6 +22,7 @@ from ts_worker.backend.zygotes import CannotFork, ZygoteGone, Zygotes
 log = logging.getLogger(__name__)
 
 _FORK_ATTEMPTS = 3
+_WARM_UP_SECONDS = 120.0  # the first import of torch takes seconds, and a minute from a cold disk
 
 
 class ProcessBackend:
@@ -51,14 +52,24 @@ class ProcessBackend:
 
     async def start(self, spec: WorkerSpec) -> ProcessWorker | RankGroup:
         """See `base.Backend.start`."""
+        await self._warm_up(spec)
         try:
             async with asyncio.timeout(spec.startup_timeout) as limit:
                 return await self._start(spec, limit)
         except TimeoutError:
             raise LoadTimedOut(spec.startup_timeout) from None
 
+    async def _warm_up(self, spec: WorkerSpec) -> None:
+        """Wait until forking is possible; that is the server's time, not the model's."""
+        seconds = spec.startup_timeout and max(spec.startup_timeout, _WARM_UP_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ready()
+        except TimeoutError:
+            text = f"The process that forks workers did not import torch within {seconds} s."
+            raise LoadFailed(500, text) from None
+
     async def _start(self, spec: WorkerSpec, limit: asyncio.Timeout) -> ProcessWorker | RankGroup:
-        await self.ready()
         launch = asyncio.ensure_future(self._launch(spec))
         try:
             worker = await asyncio.shield(launch)
