@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
 
 import pytest
+from aiohttp.web import RequestHandler
 
 from tests.frontend.http_fakes import Edge, echo, edge, post, talk, until
 from ts_frontend.core.job import Answer
@@ -97,14 +100,17 @@ async def test_stopping_waits_for_no_client_that_does_not_get_on(
         writer.close()
 
 
+async def long(request: Request) -> Answer:
+    return Answer(200, "", b"", bytes(64 << 20))
+
+
+@pytest.mark.parametrize("blind", [False, True])
 async def test_stopping_waits_for_no_client_that_does_not_read(
-    monkeypatch: pytest.MonkeyPatch,
+    blind: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "IDLE_SECONDS", 0.1)
-
-    async def long(request: Request) -> Answer:
-        return Answer(200, "", b"", bytes(64 << 20))
-
+    if blind:
+        monkeypatch.setattr(draining, "_in_kernel", lambda transport: None)
+    monkeypatch.setattr(draining, "BLIND_SECONDS" if blind else "IDLE_SECONDS", 0.1)
     async with edge(behaviour=long) as e:
         _, writer = await asyncio.open_connection("127.0.0.1", e.port, limit=1)
         writer.write(post("/predictions/m"))
@@ -115,10 +121,38 @@ async def test_stopping_waits_for_no_client_that_does_not_read(
         writer.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+async def test_who_reads_slowly_gets_on_long_before_the_server_can_write_more() -> None:
+    async with edge(behaviour=long) as e:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(("127.0.0.1", e.port)) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, post("/predictions/m"))
+            await until(lambda: bool(e.inference.calls))
+            (connection,) = e.listeners[0]._web.connections
+            before = await _stuck(connection)
+            for _ in range(4):
+                await loop.sock_recv(client, 64 << 10)
+            await until(lambda: draining._standing(connection) != before)
+            now = draining._standing(connection)
+            assert now is not None
+            assert now.unread == before.unread
+            assert now.in_kernel is not None
+
+
+async def _stuck(connection: RequestHandler) -> draining._Standing:
+    """How far a client has got that reads nothing, once nothing moves any more."""
+    before = None
+    while (now := draining._standing(connection)) is None or now != before:
+        before = now
+        await asyncio.sleep(0.05)
+    return now
+
+
 async def test_stopping_gives_the_full_grace_to_who_waits_for_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for limit in ("IDLE_SECONDS", "SENDING_SECONDS", "_LOOK_SECONDS"):
+    for limit in ("IDLE_SECONDS", "BLIND_SECONDS", "SENDING_SECONDS", "_LOOK_SECONDS"):
         monkeypatch.setattr(draining, limit, 0.01)
     go = asyncio.Event()
 

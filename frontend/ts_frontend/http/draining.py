@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import sys
+import termios
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from aiohttp import StreamReader
 from aiohttp.web import RequestHandler
@@ -18,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # A client that neither sends nor reads for so long will not begin again before the grace is over.
 IDLE_SECONDS = 3.0
+# For reading where the kernel does not tell what it has left to send: what is left here shrinks in
+# steps of megabytes, with many seconds between them for a client that reads slowly.
+BLIND_SECONDS = 15.0
 # Whoever still sends then had better ask another server: answering takes time, too.
 SENDING_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
@@ -53,25 +60,50 @@ async def hurried(connection: RequestHandler) -> AsyncIterator[None]:
 async def _hurry(connection: RequestHandler) -> None:
     loop = asyncio.get_running_loop()
     begun = since = loop.time()
-    before: tuple[int, int] | None = None
+    before: _Standing | None = None
     while True:
         now, standing = loop.time(), _standing(connection)
         if standing is None or standing != before:
             before, since = standing, now
-        if now - since >= IDLE_SECONDS or (
+        if now - since >= _patience(standing) or (
             now - begun >= SENDING_SECONDS and unfinished_body(connection) is not None
         ):
             _drop(connection)
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _standing(connection: RequestHandler) -> tuple[int, int] | None:
-    """How many bytes the client has sent and has not read; None while it is the server's turn."""
+class _Standing(NamedTuple):
+    """How far a client has got: the bytes it has sent, those that wait here for it to read, and
+    those that wait in the kernel, None where that does not tell."""
+
+    sent: int | None
+    unread: int
+    in_kernel: int | None
+
+
+def _standing(connection: RequestHandler) -> _Standing | None:
+    """None while it is the server's turn."""
     body, transport = unfinished_body(connection), connection.transport
     unread = 0 if transport is None else transport.get_write_buffer_size()
     if body is None and not unread:
         return None
-    return 0 if body is None else body.total_bytes, unread
+    return _Standing(None if body is None else body.total_bytes, unread, _in_kernel(transport))
+
+
+def _in_kernel(transport: asyncio.Transport | None) -> int | None:
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None or sys.platform != "linux":
+        return None
+    try:
+        left = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):  # closed meanwhile, or not of that kind
+        return None
+    return int.from_bytes(left, sys.byteorder)
+
+
+def _patience(standing: _Standing | None) -> float:
+    blind = standing is not None and standing.sent is None and standing.in_kernel is None
+    return BLIND_SECONDS if blind else IDLE_SECONDS
 
 
 def _drop(connection: RequestHandler) -> None:
