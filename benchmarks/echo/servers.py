@@ -55,14 +55,15 @@ class Server:
     def _wait(self, url: str, folder: Path, ended: Callable[[], bool]) -> Target:
         deadline = time.monotonic() + READY_SECONDS
         while not ended() and time.monotonic() < deadline:
-            token = _token(folder) if self.tokens else None
+            token = inference_key(folder) if self.tokens else None
             if (token or not self.tokens) and post(url, PROBE, token) == PROBE:
                 return Target(url, token)
             time.sleep(0.1)
         raise NotReady(f"{self.name} does not answer; its last output:\n{tail(folder)}")
 
 
-def _token(folder: Path) -> str | None:
+def inference_key(folder: Path) -> str | None:
+    """The key that a server has written into its folder, or None while it has not."""
     try:
         return str(json.loads((folder / "key_file.json").read_text())["inference"]["key"])
     except (FileNotFoundError, ValueError):  # not written yet, or not to its end
