@@ -133,6 +133,15 @@ async def test_changes_during_a_write_make_one_more() -> None:
     assert bench.restored() == (version(workers=8),)
 
 
+async def test_the_end_of_a_server_does_not_hide_the_one_that_took_over() -> None:
+    bench = Bench()
+    bench.snapshots.begin()
+    await bench.settled()
+    bench.store._last = ("20991231000000000-startup.cfg", "of the other one")
+    await bench.snapshots.close()
+    assert [name.partition("-")[2] for name in bench.store.names] == ["startup.cfg"]
+
+
 async def test_a_name_that_is_taken_gives_the_next_millisecond() -> None:
     bench = Bench()
     bench.store.taken = {f"20241027120000{ms}-startup.cfg" for ms in (123, 124)}

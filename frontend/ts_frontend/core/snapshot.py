@@ -122,6 +122,10 @@ class _Writer:
     def _save(self, kind: Kind, models: ModelSnapshot) -> None:
         if self._last is None:
             self._last = self._latest()
+        elif kind == "shutdown" and self._latest() > self._last:
+            # The next start is to come up as the server did that has taken over meanwhile.
+            logger.info("Another server has written a snapshot since: none of this one's end")
+            return
         for _ in range(_TRIES):
             now = self._clock()
             # The greatest name is restored: no clock that is set back, as each autumn, may make a
@@ -129,9 +133,10 @@ class _Writer:
             self._last = max(_local(now), self._last + _STEP)
             name = f"{_stamp(self._last)}-{kind}.cfg"
             try:
-                return self._store.save(name, self._text(name, now, models))
+                self._store.save(name, self._text(name, now, models))
             except FileExistsError:
                 continue
+            return
         raise FileExistsError(f"{name} and {_TRIES - 1} names before it are taken")
 
     def _latest(self) -> datetime:
