@@ -79,7 +79,11 @@ def _compress(aside: Path, live: Path) -> None:
 
 def _prune(live: Path) -> None:
     name = re.compile(rf"{re.escape(live.stem)}\.\d\d-[A-Z][a-z]{{2}}(\.\d+)?\.log\.gz")
-    rolled = [found for found in live.parent.iterdir() if name.fullmatch(found.name)]
-    rolled.sort(key=lambda found: found.stat().st_mtime_ns, reverse=True)
-    for old in rolled[KEPT:]:
-        old.unlink()
+    rolled: list[tuple[int, Path]] = []
+    for found in live.parent.iterdir():
+        # Another thread may be removing the same ones: files can roll faster than they compress.
+        with contextlib.suppress(FileNotFoundError):
+            if name.fullmatch(found.name):
+                rolled.append((found.stat().st_mtime_ns, found))
+    for _, old in sorted(rolled, reverse=True)[KEPT:]:
+        old.unlink(missing_ok=True)
