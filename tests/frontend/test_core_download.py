@@ -147,18 +147,23 @@ async def test_what_came_just_before_the_cancelling_goes_again(
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()
     original: Callable[..., None] = Download._publish
+    removing: Callable[..., None] = Download._clean
 
     def publish(self: Download, part: Path) -> None:
         original(self, part)
         reached.set()
         go_on.wait(10)
 
+    def clean(self: Download) -> None:
+        removing(self)
+        go_on.set()
+
     monkeypatch.setattr(Download, "_publish", publish)
+    monkeypatch.setattr(Download, "_clean", clean)
     source = mar(folder.parent / "elsewhere")
     task = asyncio.create_task(a_store(folder).fetch(source.as_uri()))
     await asyncio.to_thread(reached.wait, 10)
     assert "m.mar" in names(folder)
-    asyncio.get_running_loop().call_later(0.1, go_on.set)
     await ended(task)
     assert names(folder) == []
 

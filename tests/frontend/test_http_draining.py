@@ -155,6 +155,14 @@ async def test_stopping_gives_the_full_grace_to_who_waits_for_an_answer(
 ) -> None:
     for limit in ("IDLE_SECONDS", "BLIND_SECONDS", "SENDING_SECONDS", "_LOOK_SECONDS"):
         monkeypatch.setattr(draining, limit, 0.01)
+    looks: list[draining._Standing | None] = []
+    look = draining._standing
+
+    def counted(connection: RequestHandler) -> draining._Standing | None:
+        looks.append(look(connection))
+        return looks[-1]
+
+    monkeypatch.setattr(draining, "_standing", counted)
     go = asyncio.Event()
 
     async def wait(request: Request) -> Answer:
@@ -165,6 +173,7 @@ async def test_stopping_gives_the_full_grace_to_who_waits_for_an_answer(
         asked = asyncio.create_task(talk(e.port, post("/predictions/m", b"late")))
         await until(lambda: bool(e.inference.calls))
         stop = asyncio.create_task(e.listeners[0].stop(grace=20))
-        asyncio.get_running_loop().call_later(0.3, go.set)
+        await until(lambda: len(looks) > 20)  # each a whole limit behind the one before
+        go.set()
         assert (await asked).endswith(b"\r\n\r\nlate")
         await stop

@@ -62,6 +62,7 @@ async def test_each_rank_sees_its_gpu_id(site: Site, monkeypatch: pytest.MonkeyP
     """TorchServe's second worker had the number 2, and two GPUs: 0 and 1."""
     four_gpus(monkeypatch)
     await site.register(site.model(yaml=PAIR), 2)
+    assert len(site.backend.specs) == 2
     for spec in site.backend.specs:
         assert spec.ranks is not None
         assert [one.device for one in rank_specs(spec, spec.ranks, 29500)] == [0, 1]

@@ -107,6 +107,7 @@ def test_files_of_brief_lines(said: Logging, table_row: str) -> None:
 @row("9 model_log")
 def test_the_models_log_has_the_long_pattern(said: Logging) -> None:
     lines = said.lines("model_log")
+    assert lines
     everywhere = set(said.lines("ts_log"))
     for line in lines:
         match = FULL.fullmatch(line)
@@ -228,7 +229,9 @@ def test_metric_lines(said: Logging, table_row: str) -> None:
     name = table_row.split()[1]
     ids = r"(,requestID:\S+)?" if name == "model_metrics" else ""
     pattern = METRIC.replace(",timestamp", f"{ids},timestamp")
-    for line in said.lines(name):
+    lines = said.lines(name)
+    assert lines
+    for line in lines:
         assert re.fullmatch(pattern, line.split(" - ", 1)[1]), line
 
 
