@@ -8,8 +8,10 @@ from typing import Any
 
 import aiohttp
 
-from tests.fakes import LoadFailed
+from tests.core_rig import Rig, send
+from tests.fakes import LoadFailed, hold, run_virtual
 from ts.service import Outcome, Service
+from ts_frontend.core.job import Answer
 from ts_worker.backend.base import WorkerSpec
 
 
@@ -25,6 +27,23 @@ async def get(url: str, method: str = "GET", **options: object) -> tuple[int, st
 async def refuse(spec: WorkerSpec) -> None:
     """How a worker loads whose handler raises."""
     raise LoadFailed(500, "ValueError: no weights", "Traceback\n  line 3\nValueError: no weights")
+
+
+def scaled_down_at_work() -> Answer:
+    """What a request gets whose worker is scaled away while it is at it."""
+
+    async def main() -> Answer:
+        async with Rig(behaviour=hold) as rig:
+            model = await rig.serve()
+            running = send(rig, b"run")
+            await rig.worker.received()
+            change = rig.supervisor.scale(model, 0, 0)
+            rig.worker.finish()
+            answer = await running
+            await rig.supervisor.settle(change, None)
+            return answer
+
+    return run_virtual(main)
 
 
 def run(handle: Callable[[Any, Any], Any]) -> Outcome:

@@ -3,74 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.frontend.bench_rig import OK, read, read_on, refusal, server, target
 from tests.frontend.http_fakes import echo, edge, until
 from ts_frontend.bench import answer as wire
 from ts_frontend.bench.connection import Connection
 from ts_frontend.bench.crew import Crew
 from ts_frontend.bench.errors import BenchError
-from ts_frontend.bench.first import check
 from ts_frontend.bench.load import drive
-from ts_frontend.bench.options import Options, aim, levels
 from ts_frontend.bench.plan import Input, Level, Target
 from ts_frontend.bench.tally import Tally
 from ts_frontend.config import Address
 from ts_frontend.core.job import Answer
-from ts_frontend.http.tokens import Tokens
 from ts_worker.messages import Request
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def target(port: int, *inputs: Input, **fields: object) -> Target:
-    sent = inputs or (Input(b"hello"),)
-    return Target("127.0.0.1", port, "/predictions/m", sent, **fields)  # type: ignore[arg-type]
 
 
 async def measure(aimed: Target, level: Level) -> Tally:
     async with asyncio.timeout(30):
         return await drive(aimed, level, time.monotonic(), asyncio.Event())
-
-
-@asynccontextmanager
-async def server(talk: Talk) -> AsyncIterator[int]:
-    """A server of raw bytes; its port."""
-    talking: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talking.add(task)
-        try:
-            await talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            talking.discard(task)
-            writer.close()
-
-    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in list(talking):
-            task.cancel()
-        await asyncio.gather(*talking, return_exceptions=True)
-        await listening.wait_closed()
-
-
-async def read(reader: asyncio.StreamReader) -> None:
-    """One request with the body hello."""
-    await reader.readuntil(b"hello")
 
 
 async def test_each_of_a_number_of_requests_is_sent_and_counted() -> None:
@@ -200,10 +154,6 @@ async def test_a_server_that_is_gone_is_an_error_of_each_request() -> None:
     tally = await measure(target(port), Level(2, warmup=0, requests=4))
 
     assert tally.errors == {"can't connect: Connection refused": 4}
-
-
-async def read_on(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await reader.read()
 
 
 async def test_what_waits_in_the_end_is_told() -> None:
@@ -339,173 +289,3 @@ async def test_a_process_of_the_client_that_dies_is_named() -> None:
 
         with pytest.raises(BenchError, match="a process of the client died"):
             await crew.measure(Level(2, warmup=0, requests=10), asyncio.Event())
-
-
-async def refusal(aimed: Target, token_from: str | None = None) -> str:
-    with pytest.raises(BenchError) as raised:
-        await check(aimed, "http://it", token_from)
-    return str(raised.value)
-
-
-async def test_a_good_first_answer_is_no_error() -> None:
-    async with edge() as served:
-        await check(target(served.port, Input(b"a", expect=b"a"), Input(b"b")), "http://it", None)
-
-        assert len(served.inference.calls) == 2
-
-
-async def test_an_unknown_model_is_named() -> None:
-    async with edge() as served:
-        aimed = Target("127.0.0.1", served.port, "/predictions/nope", (Input(),))
-
-        assert (await refusal(aimed)).startswith("Model not found: nope: GET /models at the")
-
-
-async def test_the_wrong_address_is_named() -> None:
-    async with edge() as served:
-        text = await refusal(target(served.listeners[1].port))
-
-    assert text.startswith("http://it doesn't serve predictions (")
-
-
-async def test_a_token_is_needed_or_wrong(tmp_path: Path) -> None:
-    tokens = Tokens(tmp_path / "key_file.json", fixed={"inference": "right"})
-    tokens.open()
-    async with edge(tokens=tokens) as served:
-        assert "needs a token: give --token" in await refusal(target(served.port))
-        wrong = target(served.port, token="wrong")
-        assert "refuses the token of --token" in await refusal(wrong, "--token")
-        await check(target(served.port, token="right"), "http://it", None)
-    tokens.close()
-
-
-async def test_a_server_that_is_not_there_is_named() -> None:
-    async with server(read_on) as port:
-        pass
-
-    text = await refusal(target(port))
-
-    assert text.startswith("http://it: can't connect: Connection refused: start the server, or")
-
-
-async def test_a_missing_socket_is_named(tmp_path: Path) -> None:
-    text = await refusal(target(0, unix=str(tmp_path / "s")))
-
-    assert text.startswith("http://it: can't connect: No such file or directory")
-
-
-async def test_what_speaks_no_http_is_named() -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"SSH-2.0-x\r\n")
-        await reader.read()
-
-    async with server(talk) as port:
-        assert "no HTTP answer: is that the inference address" in await refusal(target(port))
-
-
-async def test_plain_http_at_an_https_address_is_named() -> None:
-    async with edge() as served:
-        text = await refusal(target(served.port, tls=True))
-
-    assert "TLS: " in text
-    assert text.endswith("is that an https address?")
-
-
-async def test_another_first_answer_than_expected_is_refused() -> None:
-    async with edge() as served:
-        text = await refusal(target(served.port, Input(b"a", expect=b"b")))
-
-    assert text == "the answer to input 1 is not the expected one: 1 bytes, not 1: a"
-
-
-async def test_any_other_status_is_shown_with_its_message() -> None:
-    async def broken(_request: Request) -> Answer:
-        return Answer(500, "", b"", b"out of memory")
-
-    async with edge(behaviour=broken) as served:
-        text = await refusal(target(served.port))
-
-    assert text == "a first request to http://it got status 500: out of memory"
-
-
-async def test_no_answer_to_the_first_request_is_named() -> None:
-    async with server(read_on) as port:
-        text = await refusal(target(port, timeout=0.05))
-
-    assert text == "http://it: no answer in 0.05 s; see --timeout"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.json").write_text("{}")
-    (tmp_path / "key_file.json").write_text(json.dumps({"inference": {"key": "abc"}}))
-    return tmp_path
-
-
-@pytest.mark.usefixtures("folder")
-def test_inputs_have_the_type_of_their_ending_and_the_key_is_found() -> None:
-    aimed = aim(Options("m", "2.0", inputs=("x.json",)))
-
-    assert aimed.target == Target(
-        "127.0.0.1",
-        8080,
-        "/predictions/m/2.0",
-        (Input(b"{}", "application/json"),),
-        token="abc",
-    )
-    assert (aimed.shown, aimed.token_from) == ("http://127.0.0.1:8080", "./key_file.json")
-
-
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("options", "token"),
-    [
-        (Options("m", url="http://example.com"), None),  # nobody else's business
-        (Options("m", url="http://example.com", key_file="key_file.json"), "abc"),
-        (Options("m", url="http://localhost:1"), "abc"),
-        (Options("m", url="http://[::1]:1"), "abc"),
-        (Options("m", unix="/s"), "abc"),
-        (Options("m", token="given"), "given"),
-    ],
-)
-def test_a_key_file_that_lies_here_is_for_this_machine(options: Options, token: str | None) -> None:
-    assert aim(options).target.token == token
-
-
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (Options("m", inputs=("nix",)), "--input nix: No such file or directory"),
-        (Options("m", inputs=(".",)), "--input .: Is a directory"),
-        (Options("m", expect=("nix",)), "--expect nix: No such file"),
-        (Options("m", expect=("x.json",) * 2), "2 times --expect for 1 inputs"),
-        (Options("m", key_file="nix"), "--key-file nix: No such file"),
-        (Options("m", key_file="x.json"), "--key-file x.json: there is no inference key in it"),
-        (Options("m", key_file="x.json", token="x"), "--token and --key-file are two tokens"),
-        (Options("m", token="a\r\nb"), "--token: a key has no blanks"),
-        (Options("m", content_type="a\r\nb"), "--content-type: one line"),
-        (Options("m", url="ftp://x"), "--url: expected http://host:port"),
-        (Options("m", url="http://x:99999"), "--url: expected http://host:port"),
-        (Options("m", url="127.0.0.1:8080"), "--url: expected http://host:port"),
-        (Options("m", url="http://x/a b"), "--url: blanks must be escaped"),
-        (Options("m", url="http://x", unix="/s"), "--url and --unix name two servers"),
-        (Options(""), "the name of the model"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(options: Options, text: str) -> None:
-    with pytest.raises(BenchError) as raised:
-        aim(options)
-
-    assert text in str(raised.value)
-
-
-def test_levels_of_both_loops() -> None:
-    assert [one.connections for one in levels(Options("m"))] == [1, 4, 16, 64]
-    assert levels(Options("m", rate=(5.0, 9.5), connections=(8,), seed=3)) == [
-        Level(8, rate=5.0, seed=3),
-        Level(8, rate=9.5, seed=3),
-    ]
-    with pytest.raises(BenchError, match="--connections is one number"):
-        levels(Options("m", rate=(5.0,), connections=(1, 2)))

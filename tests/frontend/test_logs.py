@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.frontend.log_writers import by_writer, write_at_once
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.logs import Logs
 
@@ -202,21 +203,10 @@ def test_lines_come_by_themselves_and_in_order(logs: Logs, tmp_path: Path) -> No
 
 
 def test_nothing_is_lost_between_threads(logs: Logs, tmp_path: Path) -> None:
-    def write(name: str) -> None:
-        for number in range(3000):
-            logs.access(f"{name} {number}")
+    wrote = write_at_once(logs, 3000)
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    logs.flush()
-
-    lines = [line.split(" - ")[1] for line in read(tmp_path, "access_log").splitlines()]
-    for name in "abcd":
-        mine = [line for line in lines if line.startswith(name)]
-        assert mine == [f"{name} {number}" for number in range(3000)]
+    lines = read(tmp_path, "access_log").splitlines()
+    assert by_writer(line.split(" - ")[1] for line in lines) == wrote
 
 
 def test_close_writes_what_waits_and_lets_go_of_logging(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.frontend.log_writers import by_writer, write_at_once
 from ts_frontend import log_files
 from ts_frontend.config import Config
 from ts_frontend.log_files import ConsoleSink
@@ -224,22 +225,10 @@ def test_a_number_that_json_lacks_is_null(logs: Logs, tmp_path: Path) -> None:
 
 
 def test_nothing_is_lost_between_threads_and_order_is_kept(logs: Logs, tmp_path: Path) -> None:
-    def write(name: str) -> None:
-        for number in range(1000):
-            logs.access(f"{name} {number}")
-
-    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    logs.flush()
+    wrote = write_at_once(logs, 1000)
 
     for file in ("access_log", "ts_log"):
-        messages = [one["message"] for one in read(tmp_path, file)]
-        for name in "abcd":
-            mine = [message for message in messages if message.startswith(name)]
-            assert mine == [f"{name} {number}" for number in range(1000)]
+        assert by_writer(one["message"] for one in read(tmp_path, file)) == wrote
 
 
 def test_what_the_server_prints_is_an_object_too(

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,15 +97,23 @@ def ask(worker, number: int, *bodies: bytes) -> Asked:
     return Asked(worker, predict_message(*bodies, batch_id=number))
 
 
+async def at_work(
+    backend, started: WorkerSpec, folder: Path, body: str = "gate"
+) -> tuple[Any, Asked]:
+    """A worker of `GATED` whose handler has begun with its first batch, and that batch."""
+    worker = await backend.start(started)
+    first = ask(worker, 1, body.encode())
+    await until((folder / f"begun-{body}").exists)
+    return worker, first
+
+
 Spec = Callable[..., WorkerSpec]
 
 
 async def test_preprocess_of_the_next_batch_runs_while_the_handler_is_at_this_one(
     backend, spec: Spec, tmp_path: Path
 ) -> None:
-    worker = await backend.start(spec(GATED, prefetch=True))
-    first = ask(worker, 1, b"gate")
-    await until((tmp_path / "begun-gate").exists)
+    worker, first = await at_work(backend, spec(GATED, prefetch=True), tmp_path)
     second, third = ask(worker, 2, b"second", b"more"), ask(worker, 3, b"third")
     await until((tmp_path / "prepared-third").exists)
     assert not first.reply.done()
@@ -122,9 +131,8 @@ async def test_an_error_of_preprocess_is_its_own_batch_s(
     backend, spec: Spec, tmp_path: Path
 ) -> None:
     events = Events()
-    worker = await backend.start(spec(GATED, prefetch=True, events=events))
-    first = ask(worker, 1, b"gate")
-    await until((tmp_path / "begun-gate").exists)
+    started = spec(GATED, prefetch=True, events=events)
+    worker, first = await at_work(backend, started, tmp_path)
     bad, good = ask(worker, 2, b"bad"), ask(worker, 3, b"good")
     await until((tmp_path / "prepared-good").exists)
     (tmp_path / "open-gate").touch()
@@ -140,9 +148,7 @@ async def test_an_error_of_preprocess_is_its_own_batch_s(
 async def test_an_exit_in_preprocess_ends_the_worker_at_its_turn(
     backend, spec: Spec, tmp_path: Path
 ) -> None:
-    worker = await backend.start(spec(GATED, prefetch=True))
-    first = ask(worker, 1, b"gate")
-    await until((tmp_path / "begun-gate").exists)
+    worker, first = await at_work(backend, spec(GATED, prefetch=True), tmp_path)
     last = ask(worker, 2, b"exit")
     (tmp_path / "open-gate").touch()
     assert await first.bodies() == ["gate"]
@@ -153,9 +159,8 @@ async def test_an_exit_in_preprocess_ends_the_worker_at_its_turn(
 async def test_cancellations_reach_the_running_batch_and_those_ahead(
     backend, spec: Spec, tmp_path: Path
 ) -> None:
-    worker = await backend.start(spec(GATED, prefetch=True))
-    first = ask(worker, 1, b"until cancelled")
-    await until((tmp_path / "begun-until cancelled").exists)
+    started = spec(GATED, prefetch=True)
+    worker, first = await at_work(backend, started, tmp_path, "until cancelled")
     second = ask(worker, 2, b"one", b"two")
     worker.cancel(b"2-1")
     worker.cancel(b"1-0")
@@ -199,9 +204,7 @@ def handle(data, context):
 async def test_a_worker_that_is_asked_to_stop_answers_what_it_has(
     backend, spec: Spec, tmp_path: Path
 ) -> None:
-    worker = await backend.start(spec(GATED, prefetch=True))
-    first = ask(worker, 1, b"gate")
-    await until((tmp_path / "begun-gate").exists)
+    worker, first = await at_work(backend, spec(GATED, prefetch=True), tmp_path)
     second = ask(worker, 2, b"second")
     stopping = asyncio.ensure_future(worker.stop(20))
     await until((tmp_path / "prepared-second").exists)
@@ -212,10 +215,8 @@ async def test_a_worker_that_is_asked_to_stop_answers_what_it_has(
 
 
 async def test_a_killed_worker_ends_with_batches_ahead(backend, spec: Spec, tmp_path: Path) -> None:
-    worker = await backend.start(spec(GATED, prefetch=True))
-    asked = [ask(worker, 1, b"gate")]
-    await until((tmp_path / "begun-gate").exists)
-    asked += [ask(worker, 2, b"second"), ask(worker, 3, b"third")]
+    worker, first = await at_work(backend, spec(GATED, prefetch=True), tmp_path)
+    asked = [first, ask(worker, 2, b"second"), ask(worker, 3, b"third")]
     await until((tmp_path / "prepared-third").exists)
     os.kill(worker.pid, signal.SIGKILL)
     assert (await asyncio.wait_for(worker.exited(), 30)).signal == signal.SIGKILL

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.compat.scenes import refuse
+from tests.compat.scenes import refuse, scaled_down_at_work
 from tests.core_rig import Rig, Site, send, states, until
 from tests.fakes import hold, make_request, run_virtual
 from ts_frontend.core.job import Kind
@@ -35,18 +35,7 @@ async def test_explanations_and_predictions_share_no_batch(site: Site) -> None:
 
 def test_scaling_down_answers_the_current_batch() -> None:
     """In TorchServe it was a race: the batch went back to the queue, or failed "Worker died."."""
-
-    async def main() -> None:
-        async with Rig(behaviour=hold) as rig:
-            model = await rig.serve()
-            running = send(rig, b"run")
-            await rig.worker.received()
-            change = rig.supervisor.scale(model, 0, 0)
-            rig.worker.finish()
-            assert (await running).body == b"run"
-            await rig.supervisor.settle(change, None)
-
-    run_virtual(main)
+    assert scaled_down_at_work().body == b"run"
 
 
 def test_rows_that_a_dead_worker_had_not_begun_go_to_the_next() -> None:

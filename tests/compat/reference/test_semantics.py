@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.compat.scenes import scaled_down_at_work
 from tests.core_rig import Rig, Site, never, until
 from tests.fakes import FakeWorker, LoadFailed, hold, make_request, run_virtual
 from ts_frontend.core.inference import describe_itself
@@ -360,18 +361,7 @@ def test_each_message_of_a_stream_has_its_time() -> None:
 
 def test_scaling_down() -> None:
     """8.3 scale-down: the batch went back or failed, by chance. Mended: it is answered."""
-
-    async def main() -> None:
-        async with Rig(behaviour=hold) as rig:
-            model = await rig.serve()
-            running = send(rig, b"run")
-            await rig.worker.received()
-            change = rig.supervisor.scale(model, 0, 0)
-            rig.worker.finish()
-            assert (await running).body == b"run"
-            await rig.supervisor.settle(change, None)
-
-    run_virtual(main)
+    assert scaled_down_at_work().body == b"run"
 
 
 async def test_unregistering(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
