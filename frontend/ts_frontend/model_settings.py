@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
 
-from ts_frontend.lenient_json import MalformedJson, Number, gson_int, read
-from ts_frontend.values import BadValue, FallBack, batch_policy
+from ts_frontend.lenient_json import Number, gson_int
+from ts_frontend.values import BadValue, FallBack, batch_policy, json_object, lenient_json
 
 ModelSettings = Mapping[str, Mapping[str, Mapping[str, int | str | bool]]]
 
@@ -39,33 +38,20 @@ def model_settings(raw: str) -> ModelSettings:
         return {}
     problems: list[str] = []
     models = {
-        str(model): {
-            str(version): _settings(found, f"{model} {version}", problems)
-            for version, found in _table(versions, f"the versions of {model}").items()
+        model: {
+            version: _settings(found, f"{model} {version}", problems)
+            for version, found in json_object(versions, f"the versions of {model}").items()
         }
-        for model, versions in _table(_json(raw), "the models").items()
+        for model, versions in json_object(lenient_json(raw), "the models").items()
     }
     if problems:
         raise FallBack(models, "; ".join(problems))
     return models
 
 
-def _json(raw: str) -> object:
-    try:
-        return read(raw)
-    except MalformedJson as error:
-        raise BadValue(f"expected JSON: {error}") from None
-
-
-def _table(value: object, what: str) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise BadValue(f"expected a JSON object for {what}")
-    return value
-
-
 def _settings(found: object, where: str, problems: list[str]) -> dict[str, int | str | bool]:
     settings: dict[str, int | str | bool] = {}
-    for key, value in _table(found, f"the settings of {where}").items():
+    for key, value in json_object(found, f"the settings of {where}").items():
         if isinstance(value, Number):
             number = gson_int(value)
             value = value if number is None else number

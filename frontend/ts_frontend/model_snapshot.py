@@ -7,13 +7,13 @@ each server restores what the other one left; KServe writes it into config.prope
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ts_frontend.lenient_json import MalformedJson, gson_int, read
-from ts_frontend.values import BadValue, FallBack
+from ts_frontend.lenient_json import gson_int
+from ts_frontend.values import BadValue, FallBack, json_object, lenient_json
 
 _TIMEOUT = 120
 _BATCH_DELAY = 100
@@ -134,13 +134,13 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
     """
     if not raw.strip():
         return None
-    whole = _table(_parse(raw), "the snapshot")
-    models = _table(whole.get("models", {}), "models")
+    whole = json_object(lenient_json(raw), "the snapshot")
+    models = json_object(whole.get("models", {}), "models")
     problems: list[str] = []
     versions = tuple(
-        _Reader(str(model), str(version), found, problems).read()
+        _Reader(model, version, found, problems).read()
         for model, among in models.items()
-        for version, found in _table(among, f"the versions of {model}").items()
+        for version, found in json_object(among, f"the versions of {model}").items()
     )
     count = gson_int(whole.get("modelCount", str(len(versions))))
     if count is None:
@@ -156,19 +156,6 @@ def model_snapshot(raw: str) -> ModelSnapshot | None:
     return snapshot
 
 
-def _parse(raw: str) -> object:
-    try:
-        return read(raw)
-    except MalformedJson as error:
-        raise BadValue(f"expected JSON: {error}") from None
-
-
-def _table(value: object, what: str) -> Mapping[Any, Any]:
-    if not isinstance(value, dict):
-        raise BadValue(f"expected a JSON object for {what}")
-    return value
-
-
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise BadValue(f"expected a JSON array for {_FAILED}")
@@ -181,7 +168,7 @@ class _Reader:
     def __init__(self, model: str, version: str, found: object, problems: list[str]) -> None:
         self._model, self._version = model, version
         self._where = f"{model} {version}"
-        self._values = _table(found, f"version {version} of {model}")
+        self._values = json_object(found, f"version {version} of {model}")
         self._problems = problems
 
     def read(self) -> SavedVersion:

@@ -24,7 +24,7 @@ import click
 from ts_frontend.config import Config, ConfigError, load
 from ts_frontend.core.blueprint import draw
 from ts_frontend.core.devices import Devices
-from ts_frontend.core.env_cache import EnvCache, default_folder
+from ts_frontend.core.env_cache import open_env_cache
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.registration import build
 from ts_frontend.core.settings import Registration
@@ -122,8 +122,7 @@ class _Site:
         self._config = config
         self._path = path
         self._store = Store(config)
-        folder = config.py_env_cache or default_folder(os.environ, config.temp_dir)
-        self._environments = EnvCache(folder.absolute(), config.py_env_cache_max)
+        self._environments = open_env_cache(config, os.environ)
         self._version: ModelVersion | None = None
 
     async def open(self, gpu: int | None) -> ModelVersion:

@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ts_frontend.lenient_json import INT32_MAX
+from ts_frontend.lenient_json import INT32_MAX, MalformedJson, read
 
 _TCP = re.compile(r"(https?)://(\[[0-9a-f:.%]+\]|[^:/\[\]\s]+)(?::(\d+))?", re.IGNORECASE)
 INT64_MAX = 2**63 - 1
@@ -63,6 +63,21 @@ def text(raw: str) -> str:
 def optional_text(raw: str) -> str | None:
     """Any text; empty means unset."""
     return raw or None
+
+
+def lenient_json(raw: str) -> object:
+    """JSON as `ts_frontend.lenient_json` reads it."""
+    try:
+        return read(raw)
+    except MalformedJson as error:
+        raise BadValue(f"expected JSON: {error}") from None
+
+
+def json_object(value: object, what: str) -> dict[str, Any]:
+    """A value of such JSON that must be an object, of ``what``."""
+    if not isinstance(value, dict):
+        raise BadValue(f"expected a JSON object for {what}")
+    return value
 
 
 def boolean(raw: str) -> bool:

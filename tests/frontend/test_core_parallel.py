@@ -12,6 +12,7 @@ from ts_frontend.core.devices import Devices
 from ts_frontend.core.management import Registration
 from ts_frontend.core.nvml import Gpu
 from ts_frontend.core.parallel import Parallel, read_parallel
+from ts_frontend.core.yaml_reader import YamlReader
 from ts_frontend.errors import InvalidModel, WorkerInitialization
 from ts_worker.backend.base import Ranks
 
@@ -46,7 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_what_is_followed(
     values: dict[str, object], expected: Parallel | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_parallel(values, "m.yaml") == expected
+    assert read_parallel(YamlReader(values, "m.yaml")) == expected
     assert not caplog.records
 
 
@@ -86,19 +87,20 @@ def test_what_is_not_followed_warns(
     warning: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert read_parallel(values, "m.yaml") == expected
+    assert read_parallel(YamlReader(values, "m.yaml")) == expected
     assert warning in caplog.text
 
 
 def test_several_machines_are_refused() -> None:
     values = {"parallelType": "tp", "torchrun": {"nnodes": 2, "nproc-per-node": 4}}
     with pytest.raises(InvalidModel, match=r"m\.yaml: torchrun: nnodes is 2, but all ranks"):
-        read_parallel(values, "m.yaml")
+        read_parallel(YamlReader(values, "m.yaml"))
 
 
 def test_defaults_of_torchrun_are_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
     section = {"nnodes": 1, "rdzv-backend": "c10d", "monitor-interval": 5, "node-rank": 0}
-    assert read_parallel({"parallelType": "pp", "torchrun": section}, "m.yaml") == Parallel("pp", 1)
+    read = YamlReader({"parallelType": "pp", "torchrun": section}, "m.yaml")
+    assert read_parallel(read) == Parallel("pp", 1)
     assert not caplog.records
 
 

@@ -19,9 +19,13 @@ import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if sys.platform != "win32":
     import fcntl
+
+if TYPE_CHECKING:
+    from ts_frontend.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +123,12 @@ class EnvCache:
             with contextlib.suppress(OSError):
                 os.utime(folder / _RECORD)
         return record
+
+
+def open_env_cache(config: Config, environ: Mapping[str, str]) -> EnvCache:
+    """The cache where the configuration has it, else in `default_folder`."""
+    folder = config.py_env_cache or default_folder(environ, config.temp_dir)
+    return EnvCache(folder.absolute(), config.py_env_cache_max)
 
 
 def default_folder(environ: Mapping[str, str], temp: Path, kind: str = "envs") -> Path:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,30 +33,7 @@ _UNSUPPORTED = (
     "maxNumSequence",
     "asyncCommunication",
 )
-_KNOWN = (
-    *_UNSUPPORTED,
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
-    "deviceType",
-    "deviceIds",
-    "maxRetryTimeoutInSec",
-    "clientTimeoutInMills",
-    "jobQueueSize",
-    "useVenv",
-    "pythonExecutable",
-    "batchPolicy",
-    "weightsOnly",
-    "parallelType",
-    "parallelLevel",
-    "torchrun",
-    "prefetch",
-    "isolateErrors",  # this and the next are read in the worker
-    "warmupSeconds",
-)
+_THE_WORKERS = ("isolateErrors", "warmupSeconds")  # keys that are read there
 _NEARLY = 0.85  # a letter or two amiss: other keys are the handler's own, and are left alone
 
 
@@ -137,7 +114,6 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
     for key in _UNSUPPORTED:
         if key in values:
             logger.warning("%s: %s is accepted, but not supported yet", file, key)
-    _warn_of_near_misses(values, file)
     read = YamlReader(values, file)
     result = ModelYaml(
         min_workers=read.integer("minWorkers", clamp=1),
@@ -155,10 +131,11 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         python_executable=read.choice("pythonExecutable", _program, "the path of an interpreter"),
         batch_policy=read.choice("batchPolicy", _policy, "eager or delay"),
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
-        parallel=read_parallel(values, file),
+        parallel=read_parallel(read),
         prefetch=read.integer("prefetch", least=0) or 0,
         compiles=_compiles(values.get("pt2")),
     )
+    _warn_of_near_misses(values, (*_UNSUPPORTED, *read.known, *_THE_WORKERS), file)
     if result.workers is None and (result.min_workers or result.max_workers):
         logger.warning(
             "%s: minWorkers %s and maxWorkers %s are ignored: minWorkers must be set, and "
@@ -170,11 +147,11 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
     return result
 
 
-def _warn_of_near_misses(values: Mapping[Any, Any], file: str) -> None:
+def _warn_of_near_misses(values: Mapping[Any, Any], known: Collection[str], file: str) -> None:
     for key in values:
-        if not isinstance(key, str) or key in _KNOWN:
+        if not isinstance(key, str) or key in known:
             continue
-        close = get_close_matches(key, _KNOWN, 1, _NEARLY)
+        close = get_close_matches(key, known, 1, _NEARLY)
         if close:
             logger.warning("%s: the server has no key %s, did you mean %s?", file, key, close[0])
 

@@ -1,13 +1,11 @@
 """The folder of one server under ``<temp>/models``, and the removal of those of dead servers.
 
-`store` unpacks into it. The folder itself carries an flock for the server's life: unlike a process
-number a lock is never used again by another program.
+`store` unpacks into it. The folder itself carries a `lifelock`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -16,10 +14,7 @@ import threading
 import uuid
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
-
-logger = logging.getLogger(__name__)
+from ts_frontend.core import lifelock
 
 _NAME = re.compile(r"\d+-[0-9a-f]{32}")
 
@@ -65,12 +60,7 @@ class OwnFolder:
 
     def clear_stale(self) -> None:
         """Delete what servers of the same user left that were killed."""
-        if sys.platform == "win32":
-            return
-        with contextlib.suppress(OSError), os.scandir(self._models) as entries:
-            for entry in entries:
-                if _NAME.fullmatch(entry.name):
-                    _delete_if_dead(Path(entry.path))
+        lifelock.remove_left(self._models, _NAME, shutil.rmtree)
 
     def _make(self) -> None:
         path = self._models / f"{os.getpid()}-{uuid.uuid4().hex}"
@@ -82,29 +72,8 @@ class OwnFolder:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:  # another server that starts took it for a dead one's
             return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # as above, just now
-            os.close(lock)
-            return
-        except OSError:  # a file system without locks: nobody else can take it either
-            pass
-        if not path.exists():
+        # Without locks nobody else can take it either.
+        if lifelock.lock(lock) is False or not path.exists():  # as above, just now
             os.close(lock)
             return
         self._path, self._lock = path, lock
-
-
-def _delete_if_dead(path: Path) -> None:
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(lock).st_uid != os.getuid():
-                return
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path)
-            logger.info("Removed %s, left by a server that was killed", path)
-        finally:
-            os.close(lock)

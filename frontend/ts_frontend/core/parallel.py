@@ -60,14 +60,14 @@ class Parallel:
         return {_THREADS: "1", **env}
 
 
-def read_parallel(values: Mapping[Any, Any], file: str) -> Parallel | None:
+def read_parallel(read: YamlReader) -> Parallel | None:
     """``parallelType``, ``parallelLevel`` and the section ``torchrun`` of a yaml; None for workers
     of one process and one device.
 
     Raises:
         InvalidModel: the ranks are to be on several machines.
     """
-    read = YamlReader(values, file)
+    file = read.file
     kind: ParallelType | None = read.choice("parallelType", _type, "pp, tp, pptp or custom")
     level = read.integer("parallelLevel", least=0) or 0
     threads = None

@@ -18,7 +18,7 @@ from ts_frontend.core.archive import Archive
 from ts_frontend.core.blueprint import Blueprint, draw, identify
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.devices import Devices
-from ts_frontend.core.env_cache import EnvCache, default_folder
+from ts_frontend.core.env_cache import open_env_cache
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.registration import build, check_numbers, check_runtime, check_workers
 from ts_frontend.core.settings import Registration, startup_workers, wanted_workers
@@ -59,8 +59,7 @@ class Registrar:
         self._devices = devices
         self._cores = cores
         self._environ = environ
-        envs = config.py_env_cache or default_folder(environ, config.temp_dir)
-        self._environments = EnvCache(envs.absolute(), config.py_env_cache_max)
+        self._environments = open_env_cache(config, environ)
         self._changed: Callable[[], None] = lambda: None
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 

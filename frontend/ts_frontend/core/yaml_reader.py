@@ -18,16 +18,20 @@ class YamlReader:
 
     Args:
         file: where the values are from, for warnings.
+
+    Attributes:
+        known: the keys that were looked up, whether or not they are there.
     """
 
     def __init__(self, values: Mapping[Any, Any], file: str) -> None:
+        self.known: set[str] = set()
+        self.file = file
         self._values = values
-        self._file = file
 
     def integer(
         self, key: str, *, least: int | None = None, clamp: int | None = None
     ) -> int | None:
-        value = self._values.get(key)
+        value = self._get(key)
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool):
@@ -42,7 +46,7 @@ class YamlReader:
         return value if clamp is None else max(clamp, value)
 
     def choice(self, key: str, accept: Callable[[Any], T | None], wanted: str) -> T | None:
-        value = self._values.get(key)
+        value = self._get(key)
         if value is None:
             return None
         accepted = accept(value)
@@ -50,7 +54,11 @@ class YamlReader:
             self._refuse(key, value, wanted)
         return accepted
 
+    def _get(self, key: str) -> Any:
+        self.known.add(key)
+        return self._values.get(key)
+
     def _refuse(self, key: str, value: object, wanted: str) -> None:
         logger.warning(
-            "%s: %s must be %s, not %r: the default is used", self._file, key, wanted, value
+            "%s: %s must be %s, not %r: the default is used", self.file, key, wanted, value
         )

@@ -30,6 +30,7 @@ from ts.torch_handler.image_classifier import ImageClassifier
 from ts.torch_handler.text_classifier import TextClassifier
 from ts_archiver import pack
 from ts_frontend.core.parallel import Parallel, read_parallel
+from ts_frontend.core.yaml_reader import YamlReader
 from ts_worker.backend.base import Ranks
 from ts_worker.messages import Param, Request, pack_headers
 from ts_worker.runtime.rows import rows_of
@@ -333,7 +334,7 @@ def test_archiver(pitfall: str, tmp_path: Path) -> None:
 def test_parallel_types(pitfall: str, kind: Any, ranks: Ranks | None, caplog: Any) -> None:
     """TorchServe had no torchrun to start, and with custom waited for processes that nobody
     starts."""
-    found = read_parallel({"parallelType": kind, "parallelLevel": 2}, "model-config.yaml")
+    found = read_parallel(YamlReader({"parallelType": kind, "parallelLevel": 2}, "m.yaml"))
     assert found == Parallel(kind, 2)
     assert found.ranks(29500) == ranks
     assert not caplog.records
