@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,10 +12,10 @@ from typing import Any, cast
 from ts_frontend.config import Address, Config
 from ts_frontend.core.changes import Changes
 from ts_frontend.core.inference import Inference
-from ts_frontend.core.job import Answer, Kind
+from ts_frontend.core.job import Answer, Kind, Sink
 from ts_frontend.core.management import Management, Outcome
 from ts_frontend.endpoints import Installed
-from ts_frontend.errors import ModelNotFound
+from ts_frontend.errors import ModelNotFound, ServeError
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import Listener
 from ts_frontend.http.tokens import Tokens
@@ -39,6 +39,24 @@ async def echo(request: Request) -> Answer:
     return Answer(200, "", b"", bytes(request.params[0].value) if request.params else b"")
 
 
+class FakePending:
+    """A request that a task answers, as its sink is told in the end."""
+
+    def __init__(self, answering: Coroutine[Any, Any, Answer], sink: Sink) -> None:
+        self._sink = sink
+        self._task = asyncio.create_task(self._run(answering))
+
+    async def _run(self, answering: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            outcome: Answer | ServeError = await answering
+        except ServeError as error:
+            outcome = error
+        self._sink(outcome)
+
+    def abandon(self) -> None:
+        self._task.cancel()
+
+
 @dataclass
 class FakeInference:
     """Knows the model "m" with version "2.0"; remembers calls of `predict`."""
@@ -56,6 +74,12 @@ class FakeInference:
         self.kinds.append(kind)
         self.calls.append((model, version, request))
         return await self.behaviour(request)
+
+    def submit(
+        self, model: str, version: str | None, request: Request, sink: Sink, kind: Kind = "predict"
+    ) -> FakePending:
+        self.find(model, version)
+        return FakePending(self.predict(model, version, request, kind), sink)
 
     def find(self, model: str, version: str | None) -> None:
         if model != "m":

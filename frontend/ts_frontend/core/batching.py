@@ -152,7 +152,7 @@ class JobQueue:
         if self._heir is not None:
             self._heir.put_back(jobs)
             return
-        self._waiting.extendleft(reversed([job for job in jobs if not job.future.done()]))
+        self._waiting.extendleft(reversed([job for job in jobs if not job.settled]))
         if self._arrival is not None:
             _wake(self._arrival)
         if self.prefetch is not None:
@@ -225,12 +225,11 @@ class JobQueue:
             job.fail(error())
 
     def _limit(self, job: Job) -> None:
-        timer = self.loop.call_later(self._client_timeout, self._expire, job)
-        job.future.add_done_callback(lambda _: timer.cancel())
+        job.timer = self.loop.call_later(self._client_timeout, self._expire, job)
 
     def _expire(self, job: Job) -> None:
         # An answer that streams has begun in time.
-        if job.future.done() or self._expired is None:
+        if job.settled or self._expired is None:
             return
         waiting = self.remove(job)
         if not waiting:

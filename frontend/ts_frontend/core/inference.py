@@ -1,21 +1,22 @@
 """Upper seam for predictions: all that the HTTP and gRPC edges, and handlers that call another
-model, may use. Its `predict` is the hot path: one job, one future, no task and no timer.
+model, may use. Its `submit` is the hot path: a job and a callback, no task, future or timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from functools import partial
 
+from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.catalog import Catalog
-from ts_frontend.core.job import Answer, Job, Kind
+from ts_frontend.core.job import Answer, Job, Kind, Sink
 from ts_frontend.core.meter import Meter, ModelMeter
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.errors import ServeError, ServiceUnavailable
 from ts_worker.messages import Request
 
-__all__ = ["Answer", "Inference", "describe_itself", "no_worker"]
+__all__ = ["Answer", "Inference", "Pending", "describe_itself", "no_worker"]
 
 
 class Inference:
@@ -39,28 +40,33 @@ class Inference:
             RequestTimeout: it had no answer within the model's ``clientTimeoutInMills``.
             Internal: the handler's error with the worker's own status, or the worker died.
         """
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        pending = self.submit(model, version, request, partial(_tell, waiter), kind)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            pending.abandon()
+            raise
+
+    def submit(
+        self, model: str, version: str | None, request: Request, sink: Sink, kind: Kind = "predict"
+    ) -> Pending:
+        """`predict` for who has a callback in place of a task.
+
+        Args:
+            sink: takes the answer or the error, unless this raises. It must not raise.
+
+        Raises:
+            ModelNotFound, VersionNotFound, ServiceUnavailable: as `predict`.
+        """
         found = self._catalog.find(model, version)
         meter = self._meter.meter(model, version or "default")
         meter.accepted()
-        queue = found.queue
-        job = Job(request, queue.loop.create_future(), kind)
-        if not queue.put(job):
+        pending = Pending(found.queue, meter, self._meter, sink)
+        job = pending.job = Job(request, pending.settle, kind)
+        if not found.queue.put(job):
             raise ServiceUnavailable(no_worker(model, version))
-        try:
-            answer = await job.future
-        except asyncio.CancelledError:
-            _abandon(found, job)
-            queue.finish()
-            raise
-        except ServeError:
-            queue.finish()
-            raise
-        if answer.chunks is None:
-            queue.finish()
-            self._record(meter, job)
-        else:
-            answer.chunks.when_ended(self._finisher(found, meter, job))
-        return answer
+        return pending
 
     def find(self, model: str, version: str | None) -> None:
         """Raise `ModelNotFound` or `VersionNotFound` where there is no such model."""
@@ -78,18 +84,47 @@ class Inference:
         """The model that ``/invocations`` means: the one loaded at startup, if just one was."""
         return self._catalog.startup_model()
 
-    def _record(self, meter: ModelMeter, job: Job) -> None:
+
+class Pending:
+    """A request that the core has taken."""
+
+    __slots__ = ("_meter", "_queue", "_sink", "_totals", "job")
+
+    def __init__(self, queue: JobQueue, meter: ModelMeter, totals: Meter, sink: Sink) -> None:
+        self._queue = queue
+        self._meter = meter
+        self._totals = totals
+        self._sink = sink
+        self.job: Job
+
+    def settle(self, outcome: Answer | ServeError) -> None:
+        """Take what the job came to, and pass it on."""
+        if isinstance(outcome, ServeError):
+            self._queue.finish()
+        elif outcome.chunks is None:
+            self._finish(True)
+        else:
+            outcome.chunks.when_ended(self._finish)
+        self._sink(outcome)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more: leave the queue, or tell the worker."""
+        job = self.job
+        if not job.settled:
+            job.forget()
+            _abandon(self._queue, job)
+            self._queue.finish()
+        elif job.stream is not None:
+            job.stream.close()
+
+    def _finish(self, complete: bool) -> None:
+        self._queue.finish()
+        if not complete:
+            return
+        job = self.job
         queued = job.taken - job.arrived
-        meter.answered((time.monotonic() - job.arrived) * 1e6, queued * 1e6)
-        self._meter.queue_time(int(queued * 1e3))
-
-    def _finisher(self, model: ModelVersion, meter: ModelMeter, job: Job) -> Callable[[bool], None]:
-        def finish(complete: bool) -> None:
-            model.queue.finish()
-            if complete:
-                self._record(meter, job)
-
-        return finish
+        self._meter.answered((time.monotonic() - job.arrived) * 1e6, queued * 1e6)
+        self._totals.queue_time(int(queued * 1e3))
 
 
 async def describe_itself(model: ModelVersion, request: Request) -> Answer:
@@ -98,16 +133,18 @@ async def describe_itself(model: ModelVersion, request: Request) -> Answer:
     Raises:
         ServiceUnavailable: no worker, or the queue is full.
     """
-    job = Job(request, model.queue.loop.create_future(), "describe")
+    waiter: asyncio.Future[Answer] = model.queue.loop.create_future()
+    job = Job(request, partial(_tell, waiter), "describe")
     if not model.queue.put(job):
         raise ServiceUnavailable(
             f'Model "{model.name}" has no worker to serve describe request. '
             "Please use scale workers API to add workers."
         )
     try:
-        return await job.future
+        return await waiter
     except asyncio.CancelledError:
-        _abandon(model, job)
+        job.forget()
+        _abandon(model.queue, job)
         raise
     finally:
         model.queue.finish()
@@ -123,6 +160,15 @@ def no_worker(model: str, version: str | None) -> str:
     )
 
 
-def _abandon(model: ModelVersion, job: Job) -> None:
-    if not model.queue.remove(job):
+def _tell(waiter: asyncio.Future[Answer], outcome: Answer | ServeError) -> None:
+    if waiter.done():  # cancelled, which its task hears of later
+        return
+    if isinstance(outcome, ServeError):
+        waiter.set_exception(outcome)
+    else:
+        waiter.set_result(outcome)
+
+
+def _abandon(queue: JobQueue, job: Job) -> None:
+    if not queue.remove(job):
         job.cancel()

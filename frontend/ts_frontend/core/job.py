@@ -156,21 +156,40 @@ class Canceller(Protocol):
     def hold(self, on: bool) -> None: ...
 
 
+# Takes what a request came to, once. Called in the middle of the core's work, it must not raise.
+Sink = Callable[["Answer | ServeError"], None]
+
+
 class Job:
-    """One request with the place its answer goes to. Times are of `time.monotonic`."""
+    """One request with the place its answer goes to. Times are of `time.monotonic`.
 
-    __slots__ = ("arrived", "future", "holder", "kind", "request", "stream", "taken")
+    Attributes:
+        settled: the sink has been called, or nobody waits any more.
+        timer: cancelled when the job is settled.
+    """
 
-    def __init__(
-        self, request: Request, future: asyncio.Future[Answer], kind: Kind = "predict"
-    ) -> None:
+    __slots__ = (
+        "_sink",
+        "arrived",
+        "holder",
+        "kind",
+        "request",
+        "settled",
+        "stream",
+        "taken",
+        "timer",
+    )
+
+    def __init__(self, request: Request, sink: Sink, kind: Kind = "predict") -> None:
         self.request = request
-        self.future = future
         self.kind = kind
         self.arrived = time.monotonic()
         self.taken = 0.0
         self.holder: Canceller | None = None
         self.stream: Stream | None = None
+        self.settled = False
+        self.timer: asyncio.TimerHandle | None = None
+        self._sink = sink
 
     def joins(self, other: Job) -> bool:
         """Whether it may be in one batch with the other: handlers ask the first request of a batch
@@ -182,27 +201,24 @@ class Job:
         if self.stream is not None:
             self.stream.push(response.body)
             self.stream.end()
-        elif not self.future.done():
-            self.future.set_result(
-                Answer(response.status, response.reason, response.headers, response.body)
-            )
+        elif not self.settled:
+            _, status, reason, headers, body = response
+            self._settle(Answer(status, reason, headers, body))
 
     def chunk(self, part: ReplyChunk) -> None:
         """Give a part of a streamed answer; the first one also gives status and headers."""
         if self.stream is not None:
             self.stream.push(part.body)
-        elif not self.future.done():
+        elif not self.settled:
             self.stream = Stream(self._tell_holder, self._hold)
-            self.future.set_result(
-                Answer(part.status, part.reason, part.headers, part.body, self.stream)
-            )
+            self._settle(Answer(part.status, part.reason, part.headers, part.body, self.stream))
 
     def fail(self, error: ServeError) -> None:
         """Answer with an error; a stream that has begun breaks off with it."""
         if self.stream is not None:
             self.stream.end(error)
-        elif not self.future.done():
-            self.future.set_exception(error)
+        elif not self.settled:
+            self._settle(error)
 
     def cancel(self) -> None:
         """Tell the worker that runs this job that nobody waits for it."""
@@ -210,6 +226,16 @@ class Job:
             self.stream.close()
         else:
             self._tell_holder()
+
+    def forget(self) -> None:
+        """Nobody waits any more: whatever comes is dropped."""
+        self.settled = True
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def _settle(self, outcome: Answer | ServeError) -> None:
+        self.forget()
+        self._sink(outcome)
 
     def _tell_holder(self) -> None:
         if self.holder is not None:

@@ -51,10 +51,14 @@ class BodyReader:
         if payload.is_eof():
             # A payload that failed has ended too; reading then raises what went wrong.
             body = await _next(payload) if payload.exception() else payload.read_nowait(-1)
-            if self._max_size and len(body) > self._max_size:
-                raise self._too_large(len(body))
+            self.check(body)
             return body
         return await self._gather(exchange, payload)
+
+    def check(self, body: bytes) -> None:
+        """Raise `TooLarge` for a whole body that is."""
+        if self._max_size and len(body) > self._max_size:
+            raise self._too_large(len(body))
 
     async def _gather(self, exchange: Exchange, payload: StreamReader) -> bytes:
         announced = exchange.headers.get(hdrs.CONTENT_LENGTH)

@@ -18,7 +18,10 @@ from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
 from ts_frontend.errors import BadRequest, Internal, ServeError
 from ts_frontend.http import draining
+from ts_frontend.http.exchange import Exchange
+from ts_frontend.http.lane import Again
 from ts_frontend.http.response import RawResponse
+from ts_frontend.http.track import Track
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +51,29 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
+        "_arrived",
         "_failed",
         "_handler",
         "_head_since",
         "_silent",
         "_started",
+        "_track",
         "_writer",
         "remote_text",
     )
 
     def __init__(
-        self, manager: WebServer, failed: Failed, loop: asyncio.AbstractEventLoop, **options: Any
+        self,
+        manager: WebServer,
+        failed: Failed,
+        again: Again,
+        loop: asyncio.AbstractEventLoop,
+        **options: Any,
     ) -> None:
         super().__init__(manager, loop=loop, **options)
         self._failed = failed
+        self._track = Track(self, again)
+        self._arrived = b""  # the bytes of the request that was read last, if they came at once
         self._handler = manager.request_handler
         self._writer = StreamWriter(self, loop)
         self._head_since = 0.0
@@ -88,15 +100,20 @@ class Connection(RequestHandler):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and note since when a head is incomplete."""
-        # Not the bytes of a body, nor the rest of a head. All clients but some probes spell it so.
-        if (
-            (self._silent or not self._head_since)
-            and self._between_requests()
-            and b"\nHost:" not in data
-            and b"\nhost:" not in data
-        ):
-            data = _with_host(data)
+        """Feed the track or the parser, and note since when a head is incomplete."""
+        track = self._track
+        if track.busy:
+            track.hold(data)
+            return
+        # Not the bytes of a body, nor the rest of a head.
+        fresh = (self._silent or not self._head_since) and self._between_requests()
+        if fresh:
+            if self._started and not self._force_close and not self._close and track.take(data):
+                return
+            # All clients but some probes spell it so.
+            if b"\nHost:" not in data and b"\nhost:" not in data:
+                data = _with_host(data)
+        self._arrived = data if fresh else b""
         self._silent = False
         super().data_received(data)
         waiter = self._waiter
@@ -104,6 +121,37 @@ class Connection(RequestHandler):
             self._head_since = 0.0
         elif data and not self._head_since:
             self._head_since = time.monotonic()
+
+    @property
+    def track(self) -> Track:
+        """What answers repeated requests."""
+        return self._track
+
+    def learn(self, exchange: Exchange) -> None:
+        """The request that was read last has been answered: the next may be of its kind."""
+        if self._arrived and _KNOWN:
+            self._track.learn(self._arrived, exchange)
+
+    def occupy(self, request: BaseRequest) -> None:
+        """A request that is no task's is under way."""
+        if self._manager is not None:
+            self._manager.requests_count += 1
+        self._request_in_progress = True
+        self._current_request = request
+
+    def vacate(self, response: RawResponse) -> bool:
+        """It has been answered; False when the connection ends with it."""
+        self._ended_request()
+        if self._goes_on(response):
+            return True
+        if not self._force_close and self.transport is not None:
+            self.transport.close()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let whoever waits for a client that has gone know it."""
+        self._track.lost()
+        super().connection_lost(exc)
 
     def _between_requests(self) -> bool:
         return not self._messages and (self._waiter is not None or not self._started)
@@ -164,18 +212,32 @@ class Connection(RequestHandler):
         except ConnectionError:
             return False
         finally:
-            self._current_request = None
-            self._request_in_progress = False
-            if self._handler_waiter is not None and not self._handler_waiter.done():
-                self._handler_waiter.set_result(None)
+            self._ended_request()
+        return self._goes_on(response)
+
+    def _ended_request(self) -> None:
+        self._current_request = None
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+
+    def _goes_on(self, response: StreamResponse) -> bool:
+        """Whether another request may come; the time for that begins now."""
         if not response.keep_alive or self._close or self._force_close:
             return False
+        loop = self._loop
         self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = loop.call_at(
                 self._next_keepalive_close_time, self._process_keepalive
             )
         return True
+
+    def _process_keepalive(self) -> None:
+        """Close what is idle. To aiohttp a connection with a request on its track looks idle."""
+        if self._track.busy:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     async def _respond(self, request: BaseRequest) -> StreamResponse:
         try:
@@ -262,14 +324,16 @@ class WebServer(Server):
         self,
         handler: Handler,
         failed: Failed,
+        again: Again,
         **options: Any,
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._failed = failed
+        self._again = again
         self._options = options
 
     def __call__(self) -> Connection:
-        return Connection(self, self._failed, self._loop, **self._options)
+        return Connection(self, self._failed, self._again, self._loop, **self._options)
 
     def answered_by(self, handler: Handler) -> Callable[[], Connection]:
         """Return what makes connections that are answered by another handler than the rest."""

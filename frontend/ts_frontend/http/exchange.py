@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import hdrs
 from aiohttp.web import BaseRequest
 
 from ts_frontend.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ts_frontend.http.lane import Repeat
+    from ts_frontend.http.tokens import Kind
 
 MAX_QUERY_PAIRS = 1024  # as TorchServe: more are not looked at
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -27,10 +32,13 @@ class Exchange:
         "headers",
         "id",
         "keep_alive",
+        "key",
+        "marks",
         "method",
         "model",
         "path",
         "query",
+        "repeat",
         "request",
         "started",
         "target",
@@ -49,6 +57,10 @@ class Exchange:
         self.model: str | None = None
         self.version: str | None = None
         self.started = started  # of time.monotonic
+        self.key: Kind | None = None  # the token that it needs
+        # Set by the face where another request with this head can be answered by its body alone.
+        self.repeat: Repeat | None = None
+        self.marks = b""  # packed headers of our own for the handler
 
     def segments(self) -> list[str]:
         """Split the path as TorchServe's Java does (§4.1).

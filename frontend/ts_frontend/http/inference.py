@@ -8,8 +8,9 @@ from __future__ import annotations
 from itertools import chain
 from urllib.parse import quote
 
-from ts_frontend.core.inference import Inference
+from ts_frontend.core.inference import Inference, Pending
 from ts_frontend.core.job import Kind as JobKind
+from ts_frontend.core.job import Sink
 from ts_frontend.errors import BadRequest, ResourceNotFound
 from ts_frontend.http import openapi
 from ts_frontend.http.body import BodyReader, parameters
@@ -68,6 +69,7 @@ class InferenceFace:
         marks = _EXPLAIN[segments[1] == "explanations"] + b"\0url_path\0"
         # Percent-decoded text may hold what a packed header can't.
         marks += (quote(rest, safe="/ ") if "\0" in rest else rest).encode("utf-8", "replace")
+        exchange.repeat = self._repeat
         row = parameters(exchange, await self._bodies.read(exchange))
         return await self._ask(exchange, model, version, row, marks)
 
@@ -116,16 +118,28 @@ class InferenceFace:
         marks: bytes,
     ) -> RawResponse:
         """Run the row; ``marks`` are packed headers of our own, behind the client's."""
-        exchange.model, exchange.version = model, version
+        exchange.model, exchange.version, exchange.marks = model, version, marks
         parts = [*chain.from_iterable(exchange.request.raw_headers)]
         if marks:
             parts.append(marks)
         request = Request(exchange.id.encode(), b"\0".join(parts), row)
-        kind: JobKind = "explain" if marks.startswith(_EXPLAIN[True]) else "predict"
-        answer = await self._inference.predict(model, version, request, kind)
+        answer = await self._inference.predict(model, version, request, _kind(marks))
         try:
             return self._respond.answer(exchange, answer)
         except BaseException:
             if answer.chunks is not None:
                 await answer.chunks.aclose()
             raise
+
+    def _repeat(self, exchange: Exchange, headers: bytes, body: bytes, sink: Sink) -> Pending:
+        """Run a row that differs from the last one of this exchange in its body only."""
+        self._bodies.check(body)
+        row = parameters(exchange, body)
+        request = Request(exchange.id.encode(), headers, row)
+        assert exchange.model is not None
+        kind = _kind(exchange.marks)
+        return self._inference.submit(exchange.model, exchange.version, request, sink, kind)
+
+
+def _kind(marks: bytes) -> JobKind:
+    return "explain" if marks.startswith(_EXPLAIN[True]) else "predict"

@@ -40,15 +40,24 @@ class RawResponse(StreamResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("The client has gone.")
+        self.send(transport)
+        # Small answers count too: a client may send request upon request and read none.
+        if request.protocol._paused:
+            await self.finish(request)
+        return None
+
+    def send(self, transport: asyncio.WriteTransport) -> None:
+        """Write everything at once, however long the client takes to read it."""
         size = len(self._payload)
         if size < JOIN_BELOW:
             transport.write(self._head + self._payload if size else self._head)
         else:
             transport.writelines((self._head, self._payload))
-        # Small answers count too: a client may send request upon request and read none.
-        if request.protocol._paused:
-            await _drain(request, transport)
-        return None
+
+    async def finish(self, request: BaseRequest) -> None:
+        """Wait until a slow client has read what `send` wrote."""
+        if request.transport is not None:
+            await _drain(request, request.transport)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to write."""
@@ -78,6 +87,10 @@ class StreamedResponse(RawResponse):
         self._stream = stream
         self._framed = chunked
         self._silent = silent
+
+    async def finish(self, request: BaseRequest) -> None:
+        """Nothing is sent before `prepare`, which does it all."""
+        await self.prepare(request)
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Write head and chunks until the stream ends; its reader's going away cancels it."""

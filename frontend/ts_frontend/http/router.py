@@ -59,11 +59,18 @@ class Router:
         for face in self._faces:
             handler = face.find(exchange.method, segments)
             if handler is not None:
-                self._check(face.token, exchange)
+                exchange.key = face.token
+                self.check(exchange)
                 return await handler(exchange, segments)
-        self._check(self._unknown, exchange)
+        exchange.key = self._unknown
+        self.check(exchange)
         raise ResourceNotFound(NOT_FOUND)
 
-    def _check(self, kind: Kind | None, exchange: Exchange) -> None:
-        if kind is not None and self._tokens is not None:
-            self._tokens.check(kind, exchange.header(hdrs.AUTHORIZATION))
+    def check(self, exchange: Exchange) -> None:
+        """Check the token of a request whose face is known.
+
+        Raises:
+            InvalidKey: it is missing, wrong or expired.
+        """
+        if exchange.key is not None and self._tokens is not None:
+            self._tokens.check(exchange.key, exchange.header(hdrs.AUTHORIZATION))

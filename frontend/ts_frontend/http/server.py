@@ -14,16 +14,19 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aiohttp import HttpVersion, HttpVersion11
 from aiohttp.web import BaseRequest, StreamResponse
 
 from ts_frontend.config import Address
+from ts_frontend.core.job import Answer
 from ts_frontend.errors import ServeError
 from ts_frontend.http.connection import Connection, WebServer
 from ts_frontend.http.door import Door
 from ts_frontend.http.exchange import Exchange, RequestIds
+from ts_frontend.http.lane import Lane
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.response import RawResponse
 from ts_frontend.http.router import Router
@@ -101,6 +104,7 @@ class Listener:
         self._web = WebServer(
             self._handle,
             self._failed,
+            self._again,
             access_log=None,
             logger=log,
             keepalive_timeout=self._keep_alive,
@@ -179,7 +183,46 @@ class Listener:
         except ServeError as error:
             response = self._respond.error(exchange, error)
         self._record(exchange, response)
+        if exchange.repeat is not None and response.keep_alive:
+            connection = request.protocol
+            if isinstance(connection, Connection):
+                connection.learn(exchange)
         return response
+
+    def _again(self, connection: Connection, road: Lane, body: bytes) -> None:
+        """Answer a request that differs from an earlier one of its connection in its body only."""
+        exchange = road.exchange
+        exchange.id, exchange.started = self._ids(), time.monotonic()
+        answered = partial(self._answered, connection, exchange)
+        try:
+            self._router.check(exchange)
+            pending = road.repeat(exchange, road.headers(body), body, answered)
+        except ServeError as error:
+            answered(error)
+        else:
+            connection.track.waits(pending)
+
+    def _answered(
+        self, connection: Connection, exchange: Exchange, outcome: Answer | ServeError
+    ) -> None:
+        """Send what the model said. Raises nothing: the core is in the middle of its work."""
+        try:
+            response = self._response(exchange, outcome)
+            self._record(exchange, response)
+            connection.track.answered(response)
+        except Exception:
+            log.exception("Answering a request failed.")
+            connection.force_close()
+
+    def _response(self, exchange: Exchange, outcome: Answer | ServeError) -> RawResponse:
+        if isinstance(outcome, ServeError):
+            return self._respond.error(exchange, outcome)
+        try:
+            return self._respond.answer(exchange, outcome)
+        except ServeError as error:
+            if outcome.chunks is not None:
+                outcome.chunks.close()
+            return self._respond.error(exchange, error)
 
     async def _refuse_plain(self, request: BaseRequest) -> StreamResponse:
         exchange = self._exchange(request)

@@ -21,7 +21,7 @@ def test_a_delay_of_zero_batches_two_at_most() -> None:
         queue = JobQueue(Delay(0.0), capacity=100, batch_size=8)
         queue.consumers = 1
         for _ in range(5):
-            assert queue.put(Job(make_request(), queue.loop.create_future()))
+            assert queue.put(Job(make_request(), lambda outcome: None))
         assert [len(await queue.take()) for _ in range(3)] == [2, 2, 1]
 
     run_virtual(main)

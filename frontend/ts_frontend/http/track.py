@@ -1,0 +1,131 @@
+"""What a connection does about the requests of its `Lane`: one at a time, without a task.
+
+`connection` gives it what arrives; `server` asks the model and hands the answer in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp.web import BaseRequest
+
+from ts_frontend.core.inference import Pending
+from ts_frontend.http.lane import MAX_MISSES, Again, Lane, lane
+from ts_frontend.http.response import RawResponse, StreamedResponse
+
+if TYPE_CHECKING:
+    from ts_frontend.http.connection import Connection
+    from ts_frontend.http.exchange import Exchange
+
+# Of requests that a client sends before it has its answer; then it has to wait.
+_HELD_BYTES = 64 * 1024
+
+
+class Track:
+    """The lane of one connection and the request that is on it.
+
+    There is a lane only while aiohttp's parser is at rest: it has been fed nothing but whole
+    requests, and nothing since.
+
+    Args:
+        again: answers a request of the lane.
+    """
+
+    __slots__ = (
+        "_again",
+        "_connection",
+        "_held",
+        "_lane",
+        "_misses",
+        "_pending",
+        "_sending",
+        "busy",
+    )
+
+    def __init__(self, connection: Connection, again: Again) -> None:
+        self._connection = connection
+        self._again = again
+        self._lane: Lane | None = None
+        self._misses = 0
+        self._held: list[bytes] = []
+        self._pending: Pending | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self.busy = False
+
+    def take(self, data: bytes) -> bool:
+        """Begin with a request of the lane; False where this is none, and the lane ends."""
+        road = self._lane
+        if road is None:
+            return False
+        body = None if self._connection._paused else road.body(data)
+        if body is None:
+            self._lane = None
+            self._misses += 1
+            return False
+        self._misses = 0
+        self.busy = True
+        self._connection.occupy(road.exchange.request)
+        self._again(self._connection, road, body)
+        return True
+
+    def learn(self, data: bytes, exchange: Exchange) -> None:
+        """Make a lane of a request that was answered. ``data`` is all that was read for it."""
+        if exchange.repeat is None or self._misses >= MAX_MISSES:
+            return
+        self._lane = lane(data, exchange, exchange.repeat, exchange.marks)
+        if self._lane is None:
+            self._misses += 1
+
+    def waits(self, pending: Pending) -> None:
+        """The model was asked; it may have answered already."""
+        if self.busy and self._sending is None:
+            self._pending = pending
+
+    def hold(self, data: bytes) -> None:
+        """Keep what came before the answer has gone."""
+        self._held.append(data)
+        if sum(map(len, self._held)) > _HELD_BYTES:
+            self._connection.pause_reading()
+
+    def answered(self, response: RawResponse) -> None:
+        """Send an answer, and go on with what came meanwhile."""
+        self._pending = None
+        connection = self._connection
+        transport, request = connection.transport, connection._current_request
+        streamed = isinstance(response, StreamedResponse)
+        if transport is not None and not streamed:
+            response.send(transport)
+        if request is not None and (streamed or connection._paused):
+            self._sending = connection._loop.create_task(self._send(response, request))
+        else:
+            self._release(response)
+
+    def lost(self) -> None:
+        """The client has gone."""
+        self._held.clear()
+        self._lane = None
+        if self._pending is not None:
+            self._pending.abandon()
+            self._pending = None
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def _send(self, response: RawResponse, request: BaseRequest) -> None:
+        """Send what a client reads too slowly, or what the model has not yet said to its end."""
+        try:
+            await response.finish(request)
+        except ConnectionError:  # it has gone, or the answer broke off
+            self._connection.force_close()
+        finally:
+            self._sending = None
+        self._release(response)
+
+    def _release(self, response: RawResponse) -> None:
+        self.busy = False
+        if not self._connection.vacate(response):
+            self._lane = None
+        elif self._held:
+            held, self._held = b"".join(self._held), []
+            self._connection.resume_reading(False)
+            self._connection._loop.call_soon(self._connection.data_received, held)
