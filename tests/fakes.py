@@ -341,7 +341,6 @@ class FakeMeter:
     def __init__(self) -> None:
         self.models: dict[tuple[str, str], FakeModelMeter] = {}
         self.versions: dict[tuple[str, str], FakeVersionMeter] = {}
-        self.queue_times: list[int] = []
         self.thread_times: list[int] = []
         self.load_times: list[tuple[str, int]] = []
         self.metrics: list[Metric] = []
@@ -354,9 +353,6 @@ class FakeMeter:
 
     def version(self, model: str, version: str) -> FakeVersionMeter:
         return self.versions.setdefault((model, version), FakeVersionMeter())
-
-    def queue_time(self, milliseconds: int) -> None:
-        self.queue_times.append(milliseconds)
 
     def worker_thread_time(self, milliseconds: int) -> None:
         self.thread_times.append(milliseconds)

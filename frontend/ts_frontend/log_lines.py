@@ -77,6 +77,10 @@ class Lines(ABC):
         """Keep a line, which has no control characters. Never blocks; any thread may call it."""
 
     @abstractmethod
+    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
+        """`add` several lines, which stay together."""
+
+    @abstractmethod
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         """Keep what a handler wrote, which may have several lines."""
 
@@ -136,6 +140,24 @@ class TextLines(Lines):
         if self._pump.idle:
             self._pump.wake()
 
+    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
+        millisecond = int(time.time() * 1000)
+        if millisecond != self._millisecond:
+            self._tick(millisecond)
+        stamp = self._stamp
+        if source.everywhere:
+            head, pieces = source.head, list[str]()
+            for text in texts:
+                pieces += (stamp, head, text, "\n")
+            self._add_root(pieces)
+        if source.file is not None:
+            head, pieces = source.brief, list[str]()
+            for text in texts:
+                pieces += (stamp, head, text, "\n")
+            self._pieces[source.file].extend(pieces)
+        if self._pump.idle:
+            self._pump.wake()
+
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         for line in text.splitlines() if "\n" in text else (text,):
             self.add(source, output_line(line))
@@ -175,6 +197,10 @@ class JsonLines(Lines):
         self._records.append((source, self._stamp, text, fields))
         if self._pump.idle:
             self._pump.wake()
+
+    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
+        for text, parts in zip(texts, fields, strict=True):
+            self.add(source, text, parts)
 
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         self.add(source, text, fields)

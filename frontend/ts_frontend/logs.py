@@ -8,6 +8,7 @@ The caller's side only keeps them, under half a microsecond a line, see `log_lin
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import TextIO
 
@@ -136,13 +137,13 @@ class Logs:
         """``/127.0.0.1:64003 "POST /predictions/resnet HTTP/1.1" 200 118``; `ACCESS_FIELDS`."""
         self._lines.add(self._access, line, fields)
 
-    def ts_metric(self, line: str, fields: Fields = ()) -> None:
-        """One metric of the server, as `metrics` formats it; `METRIC_FIELDS`."""
-        self._lines.add(self._ts_metrics, line, fields)
+    def ts_metrics(self, lines: Sequence[str], fields: Sequence[Fields]) -> None:
+        """Metrics of the server, a line each, as `metrics` formats it; `METRIC_FIELDS`."""
+        self._lines.add_all(self._ts_metrics, lines, fields)
 
-    def model_metric(self, line: str, fields: Fields = ()) -> None:
-        """One metric of a model, as `metrics` formats it; `METRIC_FIELDS`."""
-        self._lines.add(self._model_metrics, line, fields)
+    def model_metrics(self, lines: Sequence[str], fields: Sequence[Fields]) -> None:
+        """Metrics of a model, a line each, as `metrics` formats it; `METRIC_FIELDS`."""
+        self._lines.add_all(self._model_metrics, lines, fields)
 
     def model(
         self,

@@ -172,13 +172,13 @@ class FakeLogs:
         self.access_lines.append(line)
         self.fields.append(fields)
 
-    def ts_metric(self, line: str, fields: Sequence[object]) -> None:
-        self.ts.append(line)
-        self.fields.append(fields)
+    def ts_metrics(self, lines: Sequence[str], fields: Sequence[Sequence[object]]) -> None:
+        self.ts += lines
+        self.fields += fields
 
-    def model_metric(self, line: str, fields: Sequence[object]) -> None:
-        self.models.append(line)
-        self.fields.append(fields)
+    def model_metrics(self, lines: Sequence[str], fields: Sequence[Sequence[object]]) -> None:
+        self.models += lines
+        self.fields += fields
 
 
 @dataclass

@@ -55,13 +55,13 @@ ACCESS = '/127.0.0.1:64003 "POST /predictions/resnet-18 HTTP/1.1" 200 118'
             f"[INFO ] main ACCESS_LOG - {ACCESS}",
         ),
         (
-            lambda logs: logs.ts_metric("Requests2XX.Count:1|#Level:Host"),
+            lambda logs: logs.ts_metrics(["Requests2XX.Count:1|#Level:Host"], [()]),
             "ts_metrics",
             "- Requests2XX.Count:1|#Level:Host",
             "[INFO ] main TS_METRICS - Requests2XX.Count:1|#Level:Host",
         ),
         (
-            lambda logs: logs.model_metric("PredictionTime.ms:1"),
+            lambda logs: logs.model_metrics(["PredictionTime.ms:1"], [()]),
             "model_metrics",
             "- PredictionTime.ms:1",
             "[INFO ] main MODEL_METRICS - PredictionTime.ms:1",

@@ -218,7 +218,7 @@ def test_bytes_that_are_no_utf8_are_escaped(logs: Logs, tmp_path: Path) -> None:
 
 
 def test_a_number_that_json_lacks_is_null(logs: Logs, tmp_path: Path) -> None:
-    logs.ts_metric("line", ("n", "u", "gauge", {}, "h", float("nan"), 1))
+    logs.ts_metrics(["line"], [("n", "u", "gauge", {}, "h", float("nan"), 1)])
     logs.flush()
 
     assert only(tmp_path, "ts_metrics")["value"] is None

@@ -64,8 +64,7 @@ class Rig:
         self.recorder.http_status(200)
         meter = self.recorder.meter("m", "default")
         meter.accepted()
-        meter.answered(1500.5, 250.0)
-        self.recorder.queue_time(7)
+        meter.answered(9500.5, 7250.0)
         self.recorder.model_metric(metric(), "m", "1.0")
 
 
@@ -106,8 +105,8 @@ def test_log_lines_to_the_byte() -> None:
     assert rig.logs.ts == [
         "Requests2XX.Count:1.0|#Level:Host|#hostname:h1,timestamp:1717105307",
         f"ts_inference_requests_total.Count:1.0{labels}",
-        f"ts_inference_latency_microseconds.Microseconds:1500.5{labels}",
-        f"ts_queue_latency_microseconds.Microseconds:250.0{labels}",
+        f"ts_inference_latency_microseconds.Microseconds:9500.5{labels}",
+        f"ts_queue_latency_microseconds.Microseconds:7250.0{labels}",
         "QueueTime.Milliseconds:7.0|#Level:Host|#hostname:h1,timestamp:1717105307",
         "WorkerLoadTime.Milliseconds:2300.0|#WorkerName:W-9000-m_1.0,Level:Host"
         "|#hostname:h1,timestamp:1717105307",
@@ -153,8 +152,8 @@ def test_modes_differ_in_what_is_logged_but_metrics_are_always_shown(
     samples = rig.samples()
     labels = '{model_name="m",model_version="default",hostname="h1",}'
     assert samples[f"ts_inference_requests_total{labels}"] == 1
-    assert samples[f"ts_inference_latency_microseconds{labels}"] == 1500.5
-    assert samples[f"ts_queue_latency_microseconds{labels}"] == 250
+    assert samples[f"ts_inference_latency_microseconds{labels}"] == 9500.5
+    assert samples[f"ts_queue_latency_microseconds{labels}"] == 7250
     assert samples['QueueTime{Level="Host",Hostname="h1",}'] == 7
     assert samples['PredictionTime{ModelName="m",Level="Model",Hostname="h1",}'] == 12.5
 
@@ -165,10 +164,10 @@ def test_durations_are_histograms_too() -> None:
     samples, labels = rig.samples(), 'model_name="m",model_version="default",hostname="h1",'
     total = "ts_inference_request_duration_seconds"
     assert samples[f"{total}_count{{{labels}}}"] == 1
-    assert samples[f"{total}_sum{{{labels}}}"] == pytest.approx(0.0015005)
-    assert samples[f'{total}_bucket{{{labels}le="0.001",}}'] == 0
-    assert samples[f'{total}_bucket{{{labels}le="0.0025",}}'] == 1
-    assert samples[f"ts_inference_queue_duration_seconds_sum{{{labels}}}"] == 0.00025
+    assert samples[f"{total}_sum{{{labels}}}"] == pytest.approx(0.0095005)
+    assert samples[f'{total}_bucket{{{labels}le="0.005",}}'] == 0
+    assert samples[f'{total}_bucket{{{labels}le="0.01",}}'] == 1
+    assert samples[f"ts_inference_queue_duration_seconds_sum{{{labels}}}"] == 0.00725
 
 
 def test_counters_add_gauges_set_histograms_observe() -> None:

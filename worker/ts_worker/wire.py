@@ -56,35 +56,51 @@ class WireError(Exception):
     """Bytes that are no frame of ours: the two sides do not belong to one version."""
 
 
+# The inputs of requests have few names and types: both sides know them again. Long ones, which a
+# client may make up, would take memory.
+_KNOWN = 128
+
+
+@lru_cache(maxsize=1024)
+def _pack_names(name: str, content_type: str) -> Tuple[int, int, bytes]:
+    encoded = name.encode("utf-8", "surrogateescape")
+    encoded_type = content_type.encode("utf-8", "surrogateescape")
+    return len(encoded), len(encoded_type), encoded + encoded_type
+
+
 def _request_pieces(request: Request, out: Pieces) -> None:
-    out.append(_REQUEST.pack(len(request.id), len(request.headers), len(request.params)))
-    out.append(request.id)
-    out.append(request.headers)
-    for name, content_type, value in request.params:
-        encoded_name = name.encode("utf-8", "surrogateescape")
-        encoded_type = content_type.encode("utf-8", "surrogateescape")
-        out.append(_PARAM.pack(len(encoded_name), len(encoded_type), len(value)))
-        out += (encoded_name, encoded_type, value)
+    request_id, headers, params = request
+    out += (_REQUEST.pack(len(request_id), len(headers), len(params)), request_id, headers)
+    for name, content_type, value in params:
+        pack = _pack_names if len(name) + len(content_type) < _KNOWN else _pack_names.__wrapped__
+        name_size, type_size, names = pack(name, content_type)
+        out += (_PARAM.pack(name_size, type_size, len(value)), names, value)
 
 
 def _response_pieces(response: Response, out: Pieces) -> None:
     request_id, status, reason, headers, body = response
-    encoded = reason.encode("utf-8", "surrogateescape")
-    out.append(_RESPONSE.pack(len(request_id), status, len(encoded), len(headers), len(body)))
-    out += (request_id, encoded, headers, body)
+    encoded = reason.encode("utf-8", "surrogateescape") if reason else b""
+    out += (
+        _RESPONSE.pack(len(request_id), status, len(encoded), len(headers), len(body)),
+        request_id,
+        encoded,
+        headers,
+        body,
+    )
 
 
 def _encode_predict(message: Predict, out: Pieces) -> None:
-    out.append(_PREDICT.pack(message.batch_id, len(message.requests)))
-    for request in message.requests:
+    batch_id, requests = message
+    out.append(_PREDICT.pack(batch_id, len(requests)))
+    for request in requests:
         _request_pieces(request, out)
 
 
 def _encode_reply(message: Reply, out: Pieces) -> None:
-    text = message.message.encode("utf-8", "backslashreplace")
-    out.append(_REPLY.pack(message.batch_id, message.code, len(text), len(message.responses)))
-    out.append(text)
-    for response in message.responses:
+    batch_id, code, words, responses = message
+    text = words.encode("utf-8", "backslashreplace") if words else b""
+    out += (_REPLY.pack(batch_id, code, len(text), len(responses)), text)
+    for response in responses:
         _response_pieces(response, out)
 
 
@@ -140,35 +156,44 @@ def _unpack_series(packed: bytes) -> Tuple[str, str, str, Tuple[Tuple[str, str],
     return name, unit, kind, tuple((key, value) for key, value in dimensions)
 
 
+@lru_cache(maxsize=1024)
+def _known_text(encoded: bytes) -> str:
+    return encoded.decode("utf-8", "surrogateescape")
+
+
+def _text(encoded: bytes) -> str:
+    read = _known_text if len(encoded) < _KNOWN else _known_text.__wrapped__
+    return read(encoded)
+
+
 def _read_request(data: Any, at: int) -> Tuple[Request, int]:
     id_size, headers_size, count = _REQUEST.unpack_from(data, at)
     at += _REQUEST.size
-    request_id = bytes(data[at : at + id_size])
-    at += id_size
-    headers = bytes(data[at : at + headers_size])
-    at += headers_size
+    headers_at = at + id_size
+    request_id = bytes(data[at:headers_at])
+    at = headers_at + headers_size
+    headers = bytes(data[headers_at:at])
     params = []
     for _ in range(count):
         name_size, type_size, value_size = _PARAM.unpack_from(data, at)
         at += _PARAM.size
-        name = str(data[at : at + name_size], "utf-8", "surrogateescape")
-        at += name_size
-        content_type = str(data[at : at + type_size], "utf-8", "surrogateescape")
-        at += type_size
-        params.append(Param(name, content_type, data[at : at + value_size]))
-        at += value_size
+        type_at = at + name_size
+        value_at = type_at + type_size
+        name, content_type = bytes(data[at:type_at]), bytes(data[type_at:value_at])
+        at = value_at + value_size
+        params.append(Param(_text(name), _text(content_type), data[value_at:at]))
     return Request(request_id, headers, tuple(params)), at
 
 
 def _read_response(data: Any, at: int) -> Tuple[Response, int]:
     id_size, status, reason_size, headers_size, body_size = _RESPONSE.unpack_from(data, at)
     at += _RESPONSE.size
-    request_id = bytes(data[at : at + id_size])
-    at += id_size
-    reason = str(data[at : at + reason_size], "utf-8", "surrogateescape")
-    at += reason_size
-    headers = bytes(data[at : at + headers_size])
-    at += headers_size
+    reason_at = at + id_size
+    request_id = bytes(data[at:reason_at])
+    headers_at = reason_at + reason_size
+    reason = str(data[reason_at:headers_at], "utf-8", "surrogateescape") if reason_size else ""
+    at = headers_at + headers_size
+    headers = bytes(data[headers_at:at]) if headers_size else b""
     return Response(request_id, status, reason, headers, data[at : at + body_size]), at + body_size
 
 
@@ -185,7 +210,7 @@ def _decode_predict(data: Any) -> Predict:
 def _decode_reply(data: Any) -> Reply:
     batch_id, code, size, count = _REPLY.unpack_from(data)
     at = _REPLY.size + size
-    message = str(data[_REPLY.size : at], "utf-8")
+    message = str(data[_REPLY.size : at], "utf-8") if size else ""
     responses = []
     for _ in range(count):
         response, at = _read_response(data, at)

@@ -180,10 +180,12 @@ class Pump:
 
     def _send(self, jobs: list[Job]) -> None:
         taken = time.monotonic()
+        by_id: dict[bytes, Job] = {}
         for job in jobs:
             job.taken = taken
             job.holder = self
-        flight = Flight({job.request.id: job for job in jobs}, taken)
+            by_id[job.request.id] = job
+        flight = Flight(by_id, taken)
         self._batch_id += 1
         oldest = not self._flights
         # Before anything that may fail: `fail` answers only what is in here.

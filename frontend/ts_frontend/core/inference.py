@@ -62,7 +62,7 @@ class Inference:
         found = self._catalog.find(model, version)
         meter = self._meter.meter(model, version or "default")
         meter.accepted()
-        pending = Pending(found.queue, meter, self._meter, sink)
+        pending = Pending(found.queue, meter, sink)
         job = pending.job = Job(request, pending.settle, kind)
         if not found.queue.put(job):
             raise ServiceUnavailable(no_worker(model, version))
@@ -88,12 +88,11 @@ class Inference:
 class Pending:
     """A request that the core has taken."""
 
-    __slots__ = ("_meter", "_queue", "_sink", "_totals", "job")
+    __slots__ = ("_meter", "_queue", "_sink", "job")
 
-    def __init__(self, queue: JobQueue, meter: ModelMeter, totals: Meter, sink: Sink) -> None:
+    def __init__(self, queue: JobQueue, meter: ModelMeter, sink: Sink) -> None:
         self._queue = queue
         self._meter = meter
-        self._totals = totals
         self._sink = sink
         self.job: Job
 
@@ -122,9 +121,8 @@ class Pending:
         if not complete:
             return
         job = self.job
-        queued = job.taken - job.arrived
-        self._meter.answered((time.monotonic() - job.arrived) * 1e6, queued * 1e6)
-        self._totals.queue_time(int(queued * 1e3))
+        arrived = job.arrived
+        self._meter.answered((time.monotonic() - arrived) * 1e6, (job.taken - arrived) * 1e6)
 
 
 async def describe_itself(model: ModelVersion, request: Request) -> Answer:

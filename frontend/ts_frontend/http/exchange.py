@@ -116,21 +116,20 @@ class Exchange:
 class RequestIds:
     """Random UUIDs (version 4) from random bytes drawn in bulk: one system call for 256."""
 
-    __slots__ = ("_digits", "_position")
+    __slots__ = ("_ids",)
 
     def __init__(self) -> None:
-        self._digits = ""
-        self._position = 0
+        self._ids: list[str] = []
 
     def __call__(self) -> str:
         """Return a new id of 36 characters."""
-        position = self._position
-        if position >= len(self._digits):
-            self._digits = os.urandom(16 * _POOLED_IDS).hex()
-            position = 0
-        self._position = position + 32
-        h = self._digits[position : position + 32]
-        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}"
+        if not self._ids:
+            digits = os.urandom(16 * _POOLED_IDS).hex()
+            some = [digits[at : at + 32] for at in range(0, len(digits), 32)]
+            self._ids = [
+                f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}" for h in some
+            ]
+        return self._ids.pop()
 
 
 def decode(text: str) -> str:

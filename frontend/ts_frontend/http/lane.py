@@ -62,6 +62,7 @@ class Lane:
     after: bytes
     packed_before: bytes
     packed_after: bytes
+    _packed: tuple[int, bytes] = (-1, b"")
 
     def body(self, data: bytes) -> bytes | None:
         """The body of a request with this head; None unless ``data`` is just such a request."""
@@ -78,7 +79,11 @@ class Lane:
 
     def headers(self, body: bytes) -> bytes:
         """The packed headers of the request with this body."""
-        return b"%b%d%b" % (self.packed_before, len(body), self.packed_after)
+        size, packed = self._packed
+        if size != len(body):
+            packed = b"%b%d%b" % (self.packed_before, len(body), self.packed_after)
+            self._packed = (len(body), packed)
+        return packed
 
 
 def lane(data: bytes, exchange: Exchange, repeat: Repeat, marks: bytes) -> Lane | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ts_frontend.core.meter import RestartReason
 from ts_frontend.metrics.family import Counter, Family, Histogram
-from ts_frontend.metrics.series import Series
+from ts_frontend.metrics.series import Bundle, Series
 from ts_frontend.metrics.spec import MetricSpec
 
 if TYPE_CHECKING:
@@ -52,14 +52,20 @@ class ModelMeter:
 
     Args:
         find: gives a series by the name of its metric; None where metrics.yaml lacks it.
+        queue_time: the series of all models together.
     """
 
-    __slots__ = ("_duration", "_latency", "_queue_duration", "_queue_latency", "_requests")
+    __slots__ = ("_durations", "_requests", "_times")
 
-    def __init__(self, find: Callable[[str], Series | None]) -> None:
-        self._requests, self._latency, self._queue_latency, self._duration, self._queue_duration = (
-            find(name) for name in REQUEST_SERIES
-        )
+    def __init__(
+        self,
+        find: Callable[[str], Series | None],
+        queue_time: Series | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._requests, latency, queue_latency, *durations = map(find, REQUEST_SERIES)
+        self._times = Bundle((latency, queue_latency, queue_time), clock)
+        self._durations = Bundle(durations, clock)
 
     def accepted(self) -> None:
         """Count a request that found its model; called before the queue is checked."""
@@ -68,14 +74,9 @@ class ModelMeter:
 
     def answered(self, total_microseconds: float, queue_microseconds: float) -> None:
         """Record a successful prediction: time since it arrived, and its part in the queue."""
-        if self._latency is not None:
-            self._latency.update(total_microseconds)
-        if self._queue_latency is not None:
-            self._queue_latency.update(queue_microseconds)
-        if self._duration is not None:
-            self._duration.update(total_microseconds / 1e6)
-        if self._queue_duration is not None:
-            self._queue_duration.update(queue_microseconds / 1e6)
+        milliseconds = float(int(queue_microseconds / 1e3))
+        self._times.update(total_microseconds, queue_microseconds, milliseconds)
+        self._durations.update(total_microseconds / 1e6, queue_microseconds / 1e6)
 
 
 class VersionMeter:

@@ -72,6 +72,7 @@ class Recorder:
         self._mode = mode
         self._status = status
         self._memory = memory or WorkerMemory()
+        self._clock = clock
         self._registry = Registry(host, clock)
         self._ts_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.ts}
         self._meters: dict[tuple[str, str], ModelMeter] = {}
@@ -83,7 +84,7 @@ class Recorder:
             self._registry,
             spec.model,
             auto_detect=auto_detect,
-            write=None if mode == "prometheus" else logs.model_metric,
+            write=None if mode == "prometheus" else logs.model_metrics,
         )
         self._registry.declare((*spec.ts, *spec.model))
         if spec.ts:
@@ -114,7 +115,10 @@ class Recorder:
         meter = self._meters.get((model, version))
         if meter is None:
             self._tidy()
-            meter = ModelMeter(lambda name: self.series(name, (model, version)))
+            labels = (model, version)
+            meter = ModelMeter(
+                lambda name: self.series(name, labels), self._queue_time, self._clock
+            )
             self._meters[model, version] = meter
         return meter
 
@@ -125,11 +129,6 @@ class Recorder:
             self._tidy()
             meter = self._versions[model, version] = self._version_families.meter(model, version)
         return meter
-
-    def queue_time(self, milliseconds: int) -> None:
-        """Record how long a request waited for a worker."""
-        if self._queue_time is not None:
-            self._queue_time.update(float(milliseconds))
 
     def worker_thread_time(self, milliseconds: int) -> None:
         """Record a worker round trip less the time the worker itself took."""
@@ -225,4 +224,4 @@ class Recorder:
             return None
         logged = self._mode == "log" or (self._mode == "legacy" and name not in UNLOGGED_IN_LEGACY)
         logged = logged and spec not in DURATIONS
-        return self._registry.bind(spec, values, self._logs.ts_metric if logged else None)
+        return self._registry.bind(spec, values, self._logs.ts_metrics if logged else None)
