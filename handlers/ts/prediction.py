@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from functools import lru_cache
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ts.context import Context
 
@@ -86,6 +87,16 @@ def dumps(value: Any) -> str:
     return json.dumps(value, indent=2) if text is None else text
 
 
+_PLAIN = json.JSONEncoder().encode
+
+
+@lru_cache(maxsize=64)
+def _encoder(inner: str) -> Callable[[Any], str]:
+    """What writes the items of a level that begins its lines so. `json.dumps` would make an encoder
+    for each call."""
+    return json.JSONEncoder(separators=("," + inner, ": ")).encode
+
+
 def _indented(value: Any, newline: str) -> Optional[str]:
     """The indented text, or None for anything that only `json.dumps` itself should judge."""
     kind = type(value)
@@ -93,7 +104,7 @@ def _indented(value: Any, newline: str) -> Optional[str]:
         return _indented_dict(value, newline)
     if kind is list or kind is tuple:
         return _indented_list(value, newline)
-    return json.dumps(value) if kind in _SCALARS else None
+    return _PLAIN(value) if kind in _SCALARS else None
 
 
 def _indented_list(items: Any, newline: str) -> Optional[str]:
@@ -107,7 +118,7 @@ def _indented_list(items: Any, newline: str) -> Optional[str]:
         if "n" not in text:
             return f"[{inner}{text}{newline}]"
     if kinds <= _SCALARS:
-        return f"[{inner}{json.dumps(items, separators=(',' + inner, ': '))[1:-1]}{newline}]"
+        return f"[{inner}{_encoder(inner)(items)[1:-1]}{newline}]"
     parts = [_indented(item, inner) for item in items]
     if None in parts:
         return None
@@ -121,13 +132,13 @@ def _indented_dict(items: Dict[Any, Any], newline: str) -> Optional[str]:
         return None
     inner = newline + "  "
     if _SCALARS.issuperset(map(type, items.values())):
-        return f"{{{inner}{json.dumps(items, separators=(',' + inner, ': '))[1:-1]}{newline}}}"
+        return f"{{{inner}{_encoder(inner)(items)[1:-1]}{newline}}}"
     parts = []
     for key, item in items.items():
         text = _indented(item, inner)
         if text is None:
             return None
-        parts.append(f"{json.dumps(key)}: {text}")
+        parts.append(f"{_PLAIN(key)}: {text}")
     return f"{{{inner}{(',' + inner).join(parts)}{newline}}}"
 
 
@@ -162,8 +173,9 @@ def prediction(context: Context, idx: int, value: Any) -> Prediction:
     Raises:
         UnsupportedOutput: the value has no serialisation, or the status is no number.
     """
-    status, reason = context.get_response_status(idx)
-    headers = context.get_response_headers(idx)
+    processor = context.request_processor[idx]
+    status, reason = processor.get_response_status_code(), processor.get_response_status_phrase()
+    headers = processor.get_response_headers()
     try:
         code = 200 if status is None else int(status)
     except (TypeError, ValueError) as error:

@@ -47,7 +47,7 @@ _THREADS = Struct("!H")
 _METRIC = Struct("!dI")  # value, length of the series; the request ids follow it
 
 HEADER_SIZE = _FRAME.size
-_SMALL = 16384  # joining pieces up to this size costs less than another iovec entry
+SMALL = 16384  # joining pieces up to this size costs less than another iovec entry
 
 Pieces = List[Buffer]
 
@@ -299,7 +299,7 @@ def encode(message: Message) -> Pieces:
     write(message, pieces)
     size = sum(map(len, pieces))
     pieces[0] = _FRAME.pack(size, kind)
-    return [b"".join(pieces)] if size <= _SMALL else pieces
+    return [b"".join(pieces)] if size <= SMALL else pieces
 
 
 def decode(kind: int, payload: Any) -> Message:

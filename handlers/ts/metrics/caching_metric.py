@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from typing import Any, ClassVar, Dict, List, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ts.metrics.line import one_line
 from ts.metrics.metric_abstract import MetricAbstract
@@ -50,6 +50,19 @@ class MetricRecord(logging.LogRecord):
             f"[METRICS]{name}.{unit}:{value}|#{labels}|#type:{kind.upper()}"
             f"|#hostname:{socket.gethostname()},{int(self.created)}{tail}"
         )
+
+
+def _only_taker() -> Optional[Callable[[Metric], None]]:
+    """What takes observations as they are, where nobody else would see the record: the ``observe``
+    of the root logger's only handler, if no logger on the way has a handler or filter."""
+    at: Any = logger
+    while at.parent is not None:
+        if at.handlers or at.filters or not at.propagate:
+            return None
+        at = at.parent
+    if len(at.handlers) != 1 or at.handlers[0].filters:
+        return None
+    return getattr(at.handlers[0], "observe", None)
 
 
 class CachingMetric(MetricAbstract):
@@ -100,8 +113,11 @@ class CachingMetric(MetricAbstract):
             pairs,
             request_id or "",
         )
-        record = MetricRecord(metric)
-        logger.handle(record)
+        take = _only_taker()
+        if take is not None:
+            take(metric)
+        else:
+            logger.handle(MetricRecord(metric))
 
     def _complain(self, value: Any, dimension_values: Sequence[str], reason: str) -> None:
         logger.error(

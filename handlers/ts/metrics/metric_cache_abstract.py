@@ -18,6 +18,7 @@ from ts.metrics.metric_cache_errors import (
 )
 from ts.metrics.metric_type_enum import MetricTypes
 
+_NAMES = ("ModelName", "Level")
 _TIME_UNITS = ("ms", "s")
 _SIZE_UNITS = ("MB", "kB", "GB", "B")
 
@@ -165,7 +166,7 @@ class MetricCacheAbstract(ABC):
             return ""
         if isinstance(ids, str):
             return ids
-        if not isinstance(ids, Mapping):
+        if not isinstance(ids, (dict, Mapping)):
             return str(ids)  # a uuid, as tests of handlers give one
         if idx is not None and idx in ids:
             return ids[idx]
@@ -189,10 +190,10 @@ class MetricCacheAbstract(ABC):
 
     def _labels(
         self, dimensions: Optional[Sequence[Dimension]], request_id: str
-    ) -> Tuple[List[str], List[str]]:
+    ) -> Tuple[Sequence[str], Sequence[str]]:
         """Label names and values: the caller's, then TorchServe's defaults."""
         if not dimensions and request_id:
-            return ["ModelName", "Level"], [str(self.model_name), "Model"]
+            return _NAMES, (str(self.model_name), "Model")
         names = [dimension.name for dimension in dimensions or ()]
         labels = [str(dimension.value) for dimension in dimensions or ()]
         defaults = (

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Callable, Deque, List, Optional, Set
 
 from ts_worker.messages import Call, CallReply, Cancel, Message, Metric, Predict
-from ts_worker.wire import FrameReader, Pieces, encode
+from ts_worker.wire import SMALL, FrameReader, Pieces, encode
 
 _MAX_IOV = 512  # well below the kernel's limit of pieces in one sendmsg
 
@@ -87,10 +87,14 @@ class Channel:
         """Write a message, after the metrics that waited for it."""
         with self._sending:
             last = encode(message)  # may fail: the metrics wait on
+            if not self._waiting:
+                self._write(last)
+                return
             pieces: Pieces = []
             while self._waiting:  # others may add to it meanwhile
                 pieces += encode(self._waiting.popleft())
-            self._write(pieces + last)
+            pieces += last
+            self._write([b"".join(pieces)] if sum(map(len, pieces)) <= SMALL else pieces)
 
     def send_later(self, metric: Metric) -> None:
         """Let a metric travel with the next message."""

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Iterator, Tuple
+from typing import Any, Iterator, Tuple
 
 from ts_worker.messages import Log, Metric, Request
 from ts_worker.runtime.channel import Channel, Closed
@@ -51,15 +51,26 @@ class FrameHandler(logging.Handler):
             self._measuring = True
 
     def emit(self, record: logging.LogRecord) -> None:
+        metric = getattr(record, "metric", None)
+        if metric is not None:
+            self.observe(metric)
+            return
         try:
-            metric = getattr(record, "metric", None)
-            if not self._measuring and (metric is not None or _tells_metric(record)):
+            if not self._measuring and _tells_metric(record):
                 return
-            if metric is None:
-                text = self.format(record)
-                ids = self._request_ids() if record.thread == self._thread else ""
-                self._channel.send(Log(record.levelno, record.name, text, ids))
-                return
+            text = self.format(record)
+            ids = self._request_ids() if record.thread == self._thread else ""
+            self._channel.send(Log(record.levelno, record.name, text, ids))
+        except Closed:
+            pass  # the loop notices by itself
+        except Exception:  # the record holds the user's objects; a log call raises nothing
+            self.handleError(record)
+
+    def observe(self, metric: Tuple[Any, ...]) -> None:
+        """Take one observation: name, unit, type, value, pairs of label and value, request ids."""
+        if not self._measuring:
+            return
+        try:
             name, unit, kind, value, dimensions, request_ids = metric
             message = Metric(
                 str(name),
@@ -74,9 +85,9 @@ class FrameHandler(logging.Handler):
             else:
                 self._channel.send(message)
         except Closed:
-            pass  # the loop notices by itself
-        except Exception:  # the record holds the user's objects; a log call raises nothing
-            self.handleError(record)
+            pass
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "a metric", "metric": metric}))
 
     def _request_ids(self) -> str:
         return ",".join([request.id.decode("ascii", "replace") for request in self.batch])

@@ -10,7 +10,7 @@ import json
 import logging
 from typing import Any, Dict, List, Tuple
 
-from ts_worker.messages import Param, Request, unpack_headers
+from ts_worker.messages import Param, Request
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ def rows_of(requests: Tuple[Request, ...], decode: bool) -> Rows:
         for param in request.params:
             row[param.name] = typed(param, decode)
             head[param.name] = {"content-type": param.content_type}
-        head.update(unpack_headers(request.headers))
+        if request.headers:
+            parts = request.headers.decode("utf-8", "surrogateescape").split("\0")
+            head.update(zip(parts[::2], parts[1::2]))
         headers.append(head)
         rows.append(row)
         ids[index] = request.id.decode("ascii")
