@@ -1,26 +1,24 @@
 """Lines on their way from whoever logs to the thread that writes, in the layout `text` or `json`.
 
-`logs` picks the layout and hands in the lines. Requests pay for `add`, so it only keeps pieces;
-`take` makes lines of them in the writing thread.
+`logs` picks the layout and hands in the lines. Requests pay for `add`, so it only keeps what it is
+given; `take` makes lines of it in the writing thread.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 import orjson
 
 from ts_frontend.log_files import FileSink, Pump
 from ts_frontend.log_text import entry, output_line
 
-_PIECES = 4  # of a text line: time stamp, what follows it, text, line feed
-_TEXT_CHUNK = 1000 * _PIECES  # joined without letting another thread run
-_JSON_CHUNK = 200  # the same for lines that are made one by one
+_CHUNK = 256  # lines that are made without letting another thread run
 
 Layout = Literal["text", "json"]
 # In the order of the source's `names`; what is None or empty is left out.
@@ -52,33 +50,66 @@ class Source:
     names: tuple[str, ...] = ()
 
 
+class Made(Protocol):
+    """Lines that are made when they are written, from the values they are about."""
+
+    def text(
+        self, stamp: str, millisecond: int, source: Source, values: Sequence[object], /
+    ) -> tuple[str, str]:
+        """The lines, whole, for the logger's own file and for ts_log.log; "" for the latter where
+        the source's lines do not go there.
+
+        Args:
+            stamp: the lines' time stamp.
+            millisecond: the same since 1970.
+        """
+
+    def parts(self, second: int, values: Sequence[object], /) -> Iterable[tuple[str, Fields]]:
+        """For each line its text and fields; ``second`` since 1970."""
+
+
+# When it was handed in, by whom, a text and its fields, or who makes lines of which values.
+Record = tuple[float, Source, "str | Made", Sequence[object]]
+
+
 class Lines(ABC):
     """Lines that wait to be written.
 
     Args:
         files: all there are, ts_log.log first.
         pump: writes the lines; woken when there are any.
-        on_tick: called at most once a millisecond, before a line is added: often enough to see
-            that too many wait.
+        many: when so many wait, ``on_many`` is called with each that is added.
     """
 
-    def __init__(self, files: Sequence[FileSink], pump: Pump, on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self, files: Sequence[FileSink], pump: Pump, many: int, on_many: Callable[[], None]
+    ) -> None:
+        self._files = files
         self._root = files[0]
         self._pump = pump
-        self._on_tick = on_tick
+        self._many = many
+        self._on_many = on_many
+        self._records: list[Record] = []
+        # Of the writing thread:
         self._millisecond = 0
         self._second = 0
         self._second_text = ""
         self._zone = ""
         self._stamp = ""
 
-    @abstractmethod
-    def add(self, source: Source, text: str, fields: Fields = ()) -> None:
-        """Keep a line, which has no control characters. Never blocks; any thread may call it."""
+    def add(self, source: Source, what: str | Made, fields: Sequence[object] = ()) -> None:
+        """Keep a line. Never blocks; any thread may call it.
 
-    @abstractmethod
-    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
-        """`add` several lines, which stay together."""
+        Args:
+            what: its text, which has no control characters, and ``fields`` its fields; or who makes
+                it of the values in ``fields``.
+        """
+        records = self._records
+        records.append((time.time(), source, what, fields))
+        if self._pump.idle:
+            self._pump.wake()
+        if len(records) > self._many:
+            self._on_many()
 
     @abstractmethod
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
@@ -88,17 +119,28 @@ class Lines(ABC):
     def add_entry(self, source: Source, text: str) -> None:
         """Keep a message of the server itself, perhaps with a traceback."""
 
-    @abstractmethod
     def take(self) -> Iterator[tuple[FileSink, str]]:
         """Remove what waits and yield it, oldest first, as text for each file."""
+        while self._records:
+            some = self._records[:_CHUNK]
+            del self._records[: len(some)]
+            texts: dict[FileSink, list[str]] = {file: [] for file in self._files}
+            self._make(some, texts)
+            for file, lines in texts.items():
+                if lines:
+                    yield file, "".join(lines)
 
-    @abstractmethod
     def waiting(self) -> int:
         """About how many lines wait."""
+        return len(self._records)
 
-    @abstractmethod
     def clear(self) -> None:
         """Drop what waits."""
+        self._records.clear()
+
+    @abstractmethod
+    def _make(self, records: Sequence[Record], texts: Mapping[FileSink, list[str]]) -> None:
+        """Add the lines of some records to what each file gets."""
 
     @abstractmethod
     def _stamped(self, millisecond: int) -> str:
@@ -116,47 +158,10 @@ class Lines(ABC):
             self._second = second
         self._stamp = self._stamped(rest)
         self._millisecond = millisecond
-        self._on_tick()
 
 
 class TextLines(Lines):
     """TorchServe's patterns, such as ``2024-05-30T21:46:03,625 [INFO ] main ACCESS_LOG - text``."""
-
-    def __init__(self, files: Sequence[FileSink], pump: Pump, on_tick: Callable[[], None]) -> None:
-        super().__init__(files, pump, on_tick)
-        self._pieces: dict[FileSink, list[str]] = {file: [] for file in files}
-        self._add_root = self._pieces[self._root].extend
-
-    def add(self, source: Source, text: str, fields: Fields = ()) -> None:
-        millisecond = int(time.time() * 1000)
-        if millisecond != self._millisecond:
-            self._tick(millisecond)
-        stamp = self._stamp
-        # One call each: another thread may come in between, but not within a line.
-        if source.everywhere:
-            self._add_root((stamp, source.head, text, "\n"))
-        if source.file is not None:
-            self._pieces[source.file].extend((stamp, source.brief, text, "\n"))
-        if self._pump.idle:
-            self._pump.wake()
-
-    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
-        millisecond = int(time.time() * 1000)
-        if millisecond != self._millisecond:
-            self._tick(millisecond)
-        stamp = self._stamp
-        if source.everywhere:
-            head, pieces = source.head, list[str]()
-            for text in texts:
-                pieces += (stamp, head, text, "\n")
-            self._add_root(pieces)
-        if source.file is not None:
-            head, pieces = source.brief, list[str]()
-            for text in texts:
-                pieces += (stamp, head, text, "\n")
-            self._pieces[source.file].extend(pieces)
-        if self._pump.idle:
-            self._pump.wake()
 
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         for line in text.splitlines() if "\n" in text else (text,):
@@ -165,19 +170,26 @@ class TextLines(Lines):
     def add_entry(self, source: Source, text: str) -> None:
         self.add(source, entry(text))
 
-    def take(self) -> Iterator[tuple[FileSink, str]]:
-        for file, pieces in self._pieces.items():
-            while pieces:
-                some = pieces[:_TEXT_CHUNK]
-                del pieces[: len(some)]
-                yield file, "".join(some)
-
-    def waiting(self) -> int:
-        return max(map(len, self._pieces.values())) // _PIECES
-
-    def clear(self) -> None:
-        for pieces in self._pieces.values():
-            pieces.clear()
+    def _make(self, records: Sequence[Record], texts: Mapping[FileSink, list[str]]) -> None:
+        # A handful of records for each request: their loop calls as little as it can.
+        add_root, last, stamp = texts[self._root].append, self._millisecond, self._stamp
+        for now, source, what, fields in records:
+            millisecond = int(now * 1000)
+            if millisecond != last:
+                self._tick(millisecond)
+                last, stamp = millisecond, self._stamp
+            file = source.file
+            if type(what) is not str:
+                own, everywhere = what.text(stamp, millisecond, source, fields)  # type: ignore[union-attr]
+                if file is not None:
+                    texts[file].append(own)
+                if everywhere:
+                    add_root(everywhere)
+                continue
+            if file is not None:
+                texts[file].append(f"{stamp}{source.brief}{what}\n")
+            if source.everywhere:
+                add_root(f"{stamp}{source.head}{what}\n")
 
     def _stamped(self, millisecond: int) -> str:
         return f"{self._second_text},{millisecond:03d}"
@@ -186,47 +198,28 @@ class TextLines(Lines):
 class JsonLines(Lines):
     """One object a line, the same in a logger's own file as in ts_log.log."""
 
-    def __init__(self, files: Sequence[FileSink], pump: Pump, on_tick: Callable[[], None]) -> None:
-        super().__init__(files, pump, on_tick)
-        self._records: list[tuple[Source, str, str, Fields]] = []
-
-    def add(self, source: Source, text: str, fields: Fields = ()) -> None:
-        millisecond = int(time.time() * 1000)
-        if millisecond != self._millisecond:
-            self._tick(millisecond)
-        self._records.append((source, self._stamp, text, fields))
-        if self._pump.idle:
-            self._pump.wake()
-
-    def add_all(self, source: Source, texts: Sequence[str], fields: Sequence[Fields]) -> None:
-        for text, parts in zip(texts, fields, strict=True):
-            self.add(source, text, parts)
-
     def add_block(self, source: Source, text: str, fields: Fields) -> None:
         self.add(source, text, fields)
 
     def add_entry(self, source: Source, text: str) -> None:
         self.add(source, text)
 
-    def take(self) -> Iterator[tuple[FileSink, str]]:
-        while self._records:
-            some = self._records[:_JSON_CHUNK]
-            del self._records[: len(some)]
-            texts: dict[FileSink, list[str]] = {}
-            for source, stamp, text, fields in some:
-                line = _object(source, stamp, text, fields)
+    def _make(self, records: Sequence[Record], texts: Mapping[FileSink, list[str]]) -> None:
+        for now, source, what, fields in records:
+            millisecond = int(now * 1000)
+            if millisecond != self._millisecond:
+                self._tick(millisecond)
+            parts: Iterable[tuple[str, Fields]]
+            if isinstance(what, str):
+                parts = ((what, fields),)
+            else:
+                parts = what.parts(millisecond // 1000, fields)
+            for part in parts:
+                line = _object(source, self._stamp, *part)
                 if source.everywhere:
-                    texts.setdefault(self._root, []).append(line)
+                    texts[self._root].append(line)
                 if source.file is not None:
-                    texts.setdefault(source.file, []).append(line)
-            for file, lines in texts.items():
-                yield file, "".join(lines)
-
-    def waiting(self) -> int:
-        return len(self._records)
-
-    def clear(self) -> None:
-        self._records.clear()
+                    texts[source.file].append(line)
 
     def _stamped(self, millisecond: int) -> str:
         return f"{self._second_text}.{millisecond:03d}{self._zone}"

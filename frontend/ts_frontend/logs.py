@@ -15,7 +15,7 @@ from typing import TextIO
 from ts_frontend.config import Config
 from ts_frontend.log_config import PACKAGES, LoggerStates, apply_log_config
 from ts_frontend.log_files import ConsoleSink, FileSink, Pump
-from ts_frontend.log_lines import Fields, JsonLines, Lines, Source, TextLines, printed
+from ts_frontend.log_lines import Fields, JsonLines, Lines, Made, Source, TextLines, printed
 from ts_frontend.log_records import RecordHandler, level_name
 
 _INTERVAL = 0.05  # seconds in which lines gather
@@ -85,7 +85,7 @@ class Logs:
         self._console_pump = Pump("log-console", self._write_console, 0)
         layout = JsonLines if config.log_format == "json" else TextLines
         files = (self._root, *self._files.values())
-        self._lines: Lines = layout(files, self._pump, self._relieve)
+        self._lines: Lines = layout(files, self._pump, _HURRY, self._relieve)
         self._handler = RecordHandler(self._record)
         self._states = LoggerStates((*PACKAGES, *self._files))
         self._opened = False
@@ -137,13 +137,13 @@ class Logs:
         """``/127.0.0.1:64003 "POST /predictions/resnet HTTP/1.1" 200 118``; `ACCESS_FIELDS`."""
         self._lines.add(self._access, line, fields)
 
-    def ts_metrics(self, lines: Sequence[str], fields: Sequence[Fields]) -> None:
-        """Metrics of the server, a line each, as `metrics` formats it; `METRIC_FIELDS`."""
-        self._lines.add_all(self._ts_metrics, lines, fields)
+    def ts_metrics(self, made: Made, values: Sequence[object]) -> None:
+        """Metrics of the server, of which ``made`` makes lines; `METRIC_FIELDS`."""
+        self._lines.add(self._ts_metrics, made, values)
 
-    def model_metrics(self, lines: Sequence[str], fields: Sequence[Fields]) -> None:
-        """Metrics of a model, a line each, as `metrics` formats it; `METRIC_FIELDS`."""
-        self._lines.add_all(self._model_metrics, lines, fields)
+    def model_metrics(self, made: Made, values: Sequence[object]) -> None:
+        """Metrics of a model, of which ``made`` makes lines; `METRIC_FIELDS`."""
+        self._lines.add(self._model_metrics, made, values)
 
     def model(
         self,
@@ -216,9 +216,8 @@ class Logs:
 
     def _relieve(self) -> None:
         """Keep memory bounded: write at once what is much, drop what the disk never takes."""
+        self._pump.hurry()
         waiting = self._lines.waiting()
-        if waiting > _HURRY:
-            self._pump.hurry()
         if waiting > _MAX_WAITING:
             self._lines.clear()
             self._missing += waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ts_frontend.errors import ModelNotFound, ServeError
 from ts_frontend.http.listeners import Rooms, build_listeners
 from ts_frontend.http.server import Listener
 from ts_frontend.http.tokens import Tokens
+from ts_frontend.log_lines import Made
 from ts_frontend.metrics.recorder import Recorder
 from ts_frontend.metrics.spec import MetricSpec, Spec
 from ts_worker.messages import Request, unpack_headers
@@ -167,18 +169,22 @@ class FakeLogs:
     ts: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     fields: list[Sequence[object]] = field(default_factory=list)
+    clock: Callable[[], float] = time.time
 
     def access(self, line: str, fields: Sequence[object]) -> None:
         self.access_lines.append(line)
         self.fields.append(fields)
 
-    def ts_metrics(self, lines: Sequence[str], fields: Sequence[Sequence[object]]) -> None:
-        self.ts += lines
-        self.fields += fields
+    def ts_metrics(self, made: Made, values: Sequence[object]) -> None:
+        self._make(self.ts, made, values)
 
-    def model_metrics(self, lines: Sequence[str], fields: Sequence[Sequence[object]]) -> None:
-        self.models += lines
-        self.fields += fields
+    def model_metrics(self, made: Made, values: Sequence[object]) -> None:
+        self._make(self.models, made, values)
+
+    def _make(self, lines: list[str], made: Made, values: Sequence[object]) -> None:
+        for line, fields in made.parts(int(self.clock()), values):
+            lines.append(line)
+            self.fields.append(fields)
 
 
 @dataclass

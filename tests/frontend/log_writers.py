@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+from ts_frontend.log_lines import Fields, Source
 from ts_frontend.logs import Logs
 
 WRITERS = "abcd"
+
+
+class Said:
+    """A metric's line as it is given."""
+
+    def __init__(self, line: str, fields: Fields = ()) -> None:
+        self._line = line
+        self._fields = fields
+
+    def text(
+        self, stamp: str, millisecond: int, source: Source, values: Sequence[object]
+    ) -> tuple[str, str]:
+        everywhere = f"{stamp}{source.head}{self._line}\n" if source.everywhere else ""
+        return f"{stamp}{source.brief}{self._line}\n", everywhere
+
+    def parts(self, second: int, values: Sequence[object]) -> Iterator[tuple[str, Fields]]:
+        yield self._line, self._fields
 
 
 def write_at_once(logs: Logs, count: int) -> dict[str, list[str]]:

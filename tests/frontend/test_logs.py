@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frontend.log_writers import by_writer, write_at_once
+from tests.frontend.log_writers import Said, by_writer, write_at_once
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.logs import Logs
 
@@ -55,13 +55,13 @@ ACCESS = '/127.0.0.1:64003 "POST /predictions/resnet-18 HTTP/1.1" 200 118'
             f"[INFO ] main ACCESS_LOG - {ACCESS}",
         ),
         (
-            lambda logs: logs.ts_metrics(["Requests2XX.Count:1|#Level:Host"], [()]),
+            lambda logs: logs.ts_metrics(Said("Requests2XX.Count:1|#Level:Host"), ()),
             "ts_metrics",
             "- Requests2XX.Count:1|#Level:Host",
             "[INFO ] main TS_METRICS - Requests2XX.Count:1|#Level:Host",
         ),
         (
-            lambda logs: logs.model_metrics(["PredictionTime.ms:1"], [()]),
+            lambda logs: logs.model_metrics(Said("PredictionTime.ms:1"), ()),
             "model_metrics",
             "- PredictionTime.ms:1",
             "[INFO ] main MODEL_METRICS - PredictionTime.ms:1",

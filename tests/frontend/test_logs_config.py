@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.frontend.log_writers import Said
 from ts_frontend.config import Config, ConfigError
 from ts_frontend.logs import Logs
 
@@ -65,8 +66,8 @@ def opened(folder: Path, name: str, text: str) -> Iterator[tuple[Logs, io.String
 def say_everything(logs: Logs) -> None:
     """A line for each file, its name in it; for the model's at each level."""
     logs.access("access_log")
-    logs.ts_metrics(["ts_metrics"], [()])
-    logs.model_metrics(["model_metrics"], [()])
+    logs.ts_metrics(Said("ts_metrics"), ())
+    logs.model_metrics(Said("model_metrics"), ())
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logs.model("W-9000-m_1.0", "stdout", level, f"model_log {level}")
     for name in ("ts_frontend.x", "ts_worker.x", "asyncio"):

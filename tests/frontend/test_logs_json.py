@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.frontend.log_writers import by_writer, write_at_once
+from tests.frontend.log_writers import Said, by_writer, write_at_once
 from ts_frontend import log_files
 from ts_frontend.config import Config
 from ts_frontend.log_files import ConsoleSink
@@ -127,7 +127,7 @@ def test_a_printed_line_has_no_request_ids(logs: Logs, tmp_path: Path) -> None:
 
 def test_metric_lines_keep_their_parts(logs: Logs, tmp_path: Path) -> None:
     spec = load_spec(default_path())
-    recorder = Recorder(spec, logs, host="h", clock=lambda: 1717105307.5)
+    recorder = Recorder(spec, logs, host="h")
     recorder.http_status(200)
     dimensions = (("ModelName", "m"), ("Level", "Model"))
     recorder.model_metric(
@@ -135,18 +135,21 @@ def test_metric_lines_keep_their_parts(logs: Logs, tmp_path: Path) -> None:
     )
     logs.flush()
 
-    assert only(tmp_path, "ts_metrics") == {
+    one = only(tmp_path, "ts_metrics")
+    second = one["timestamp"]
+    assert time.time() - 60 < second <= time.time()
+    assert one == {
         "level": "INFO",
         "logger": "TS_METRICS",
         "thread": "main",
-        "message": "Requests2XX.Count:1.0|#Level:Host|#hostname:h,timestamp:1717105307",
+        "message": f"Requests2XX.Count:1.0|#Level:Host|#hostname:h,timestamp:{second}",
         "name": "Requests2XX",
         "unit": "Count",
         "type": "counter",
         "dimensions": {"Level": "Host"},
         "hostname": "h",
         "value": 1.0,
-        "timestamp": 1717105307,
+        "timestamp": second,
     }
     one = only(tmp_path, "model_metrics")
     assert one["message"].startswith("HandlerTime.ms:1.5|#ModelName:m,Level:Model|#hostname:h,")
@@ -218,7 +221,7 @@ def test_bytes_that_are_no_utf8_are_escaped(logs: Logs, tmp_path: Path) -> None:
 
 
 def test_a_number_that_json_lacks_is_null(logs: Logs, tmp_path: Path) -> None:
-    logs.ts_metrics(["line"], [("n", "u", "gauge", {}, "h", float("nan"), 1)])
+    logs.ts_metrics(Said("line", ("n", "u", "gauge", {}, "h", float("nan"), 1)), ())
     logs.flush()
 
     assert only(tmp_path, "ts_metrics")["value"] is None

@@ -43,14 +43,13 @@ class Rig:
 
     def __init__(self, mode: Mode = "log", spec: Spec = SPEC, auto_detect: bool = False) -> None:
         self.now = 1717105307.9
-        self.logs = FakeLogs()
+        self.logs = FakeLogs(clock=lambda: self.now)
         self.recorder = Recorder(
             spec,
             self.logs,
             host="h1",
             mode=mode,
             auto_detect=auto_detect,
-            clock=lambda: self.now,
         )
 
     def samples(self) -> dict[str, float]:

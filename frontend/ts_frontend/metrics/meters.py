@@ -61,11 +61,10 @@ class ModelMeter:
         self,
         find: Callable[[str], Series | None],
         queue_time: Series | None,
-        clock: Callable[[], float],
     ) -> None:
         self._requests, latency, queue_latency, *durations = map(find, REQUEST_SERIES)
-        self._times = Bundle((latency, queue_latency, queue_time), clock)
-        self._durations = Bundle(durations, clock)
+        self._times = Bundle((latency, queue_latency, queue_time))
+        self._durations = Bundle(durations)
 
     def accepted(self) -> None:
         """Count a request that found its model; called before the queue is checked."""

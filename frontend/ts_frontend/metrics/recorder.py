@@ -7,8 +7,7 @@ Built by `server`; called by `http` and `core`. Methods never block and never ra
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ts_frontend.core.status import Status
@@ -63,7 +62,6 @@ class Recorder:
         host: str,
         mode: Literal["log", "prometheus", "legacy"] = "log",
         auto_detect: bool = False,
-        clock: Callable[[], float] = time.time,
         status: Status | None = None,
         memory: WorkerMemory | None = None,
     ) -> None:
@@ -72,8 +70,7 @@ class Recorder:
         self._mode = mode
         self._status = status
         self._memory = memory or WorkerMemory()
-        self._clock = clock
-        self._registry = Registry(host, clock)
+        self._registry = Registry(host)
         self._ts_specs: dict[str, MetricSpec] = {metric.name: metric for metric in spec.ts}
         self._meters: dict[tuple[str, str], ModelMeter] = {}
         self._versions: dict[tuple[str, str], VersionMeter] = {}
@@ -116,9 +113,7 @@ class Recorder:
         if meter is None:
             self._tidy()
             labels = (model, version)
-            meter = ModelMeter(
-                lambda name: self.series(name, labels), self._queue_time, self._clock
-            )
+            meter = ModelMeter(lambda name: self.series(name, labels), self._queue_time)
             self._meters[model, version] = meter
         return meter
 

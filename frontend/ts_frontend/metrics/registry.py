@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ts_frontend.metrics.family import Family, presentable
 from ts_frontend.metrics.series import Series, Write
@@ -17,12 +17,10 @@ class Registry:
 
     Args:
         host: the last label value of every series.
-        clock: seconds since 1970, for log lines.
     """
 
-    def __init__(self, host: str, clock: Callable[[], float]) -> None:
+    def __init__(self, host: str) -> None:
         self._host = host
-        self._clock = clock
         self._families: dict[str, Family] = {}
         self._complained: set[str] = set()
 
@@ -68,7 +66,7 @@ class Registry:
         labels = (*values, self._host)
         family = self._family(spec) if shown else None
         child = None if family is None else family.child(labels)
-        return Series(spec, labels, child, write, self._clock)
+        return Series(spec, labels, child, write)
 
     def remove(self, spec: MetricSpec, values: tuple[str, ...]) -> None:
         """Show a series no longer."""

@@ -1,141 +1,138 @@
-"""One metric with fixed label values: its place in the registry and its line in a metric log.
+"""Metrics with fixed label values: their places in the registry and their lines in a metric log.
 
-`recorder` makes them once per label set; the hot path then only calls `update`.
+`recorder` makes them once per label set; the hot path then only calls `update`. What a line says is
+written in the thread of the logs, from the values that were handed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
+from ts_frontend.log_lines import Fields, Made, Source
 from ts_frontend.log_text import one_line
 from ts_frontend.metrics.family import Child
 from ts_frontend.metrics.spec import MetricSpec
 from ts_frontend.metrics.text import java_double
 
-# Takes lines, and what each of them is made of.
-Write = Callable[[Sequence[str], Sequence[Sequence[object]]], None]
+# Takes values, and who makes lines of them.
+Write = Callable[[Made, Sequence[object]], None]
 
 
 class MetricLog(Protocol):
     """The two metric logs; `ts_frontend.logs.Logs` has both methods, and ``METRIC_FIELDS``."""
 
-    def ts_metrics(self, lines: Sequence[str], fields: Sequence[Sequence[object]], /) -> None: ...
-    def model_metrics(
-        self, lines: Sequence[str], fields: Sequence[Sequence[object]], /
-    ) -> None: ...
+    def ts_metrics(self, made: Made, values: Sequence[object], /) -> None: ...
+    def model_metrics(self, made: Made, values: Sequence[object], /) -> None: ...
 
 
 class Series:
-    """One metric with its label values fixed: updates it and writes its log line.
+    """One metric with its label values fixed.
 
     Attributes:
         child: its place in the registry; None where /metrics does not show it.
+        write: takes its values for the log; None where it is not logged.
+        prefix: of a log line, before the value; ``suffix`` stands behind it.
     """
 
-    __slots__ = (
-        "_clock",
-        "_end",
-        "_facts",
-        "_fields",
-        "_line",
-        "_prefix",
-        "_second",
-        "_suffix",
-        "_until",
-        "_value",
-        "child",
-        "write",
-    )
+    __slots__ = ("_facts", "_key", "_pair", "child", "prefix", "suffix", "write")
 
     def __init__(
-        self,
-        spec: MetricSpec,
-        values: tuple[str, ...],
-        child: Child | None,
-        write: Write | None,
-        clock: Callable[[], float],
+        self, spec: MetricSpec, values: tuple[str, ...], child: Child | None, write: Write | None
     ) -> None:
-        self._clock = clock
         self.child = child
         self.write = write
         # The host's name is the last dimension and has its own place in the line (§6.5).
         labels = dict(zip(spec.dimensions[:-1], values[:-1], strict=True))
         dimensions = ",".join(f"{name}:{value}" for name, value in labels.items())
         self._facts = (spec.name, spec.unit, spec.kind, labels, values[-1])
-        self._prefix = one_line(f"{spec.name}.{spec.unit}:")
-        self._suffix = one_line(f"|#{dimensions}|#hostname:{values[-1]}")
-        # The line's end carries the time in whole seconds; it is made anew once a second. Counts
-        # and times in whole milliseconds repeat themselves: so does their line, until then.
-        self._end = ""
-        self._second = 0
-        self._until = 0.0
-        self._value = -1.0
-        self._line = ""
-        self._fields: Sequence[object] = ()
+        self.prefix = one_line(f"{spec.name}.{spec.unit}:")
+        self.suffix = one_line(f"|#{dimensions}|#hostname:{values[-1]}")
+        # Counts, and times in whole milliseconds, repeat themselves: so do their lines.
+        self._key: tuple[str, Sequence[object]] = ("", ())
+        self._pair = ("", "")
 
     def update(self, value: float, request_ids: str = "") -> None:
         """Record one observation; a counter's log line carries the increment."""
         if self.child is not None:
             self.child.update(value)
-        if self.write is None:
-            return
-        now = self._clock()
-        if request_ids:
-            self._renew(now)
-            text, ids = java_double(value), one_line(request_ids)
-            line = f"{self._prefix}{text}{self._suffix},requestID:{ids}{self._end}"
-            self.write((line,), ((*self._facts, value, self._second, request_ids),))
-        else:
-            self.write((self.line(value, now),), (self._fields,))
+        if self.write is not None:
+            self.write(self, (value, request_ids))
 
-    def line(self, value: float, now: float) -> str:
-        """The log line of an observation that belongs to no request; `fields` has its parts."""
-        if not self._until - 1.0 <= now < self._until:
-            self._renew(now)
-        if value != self._value or not self._line:
-            self._value = value
-            # `java_double` of what most values are, without its call.
-            text = repr(value) if 1e-3 <= value < 1e7 else java_double(value)
-            self._line = f"{self._prefix}{text}{self._suffix}{self._end}"
-            self._fields = (*self._facts, value, self._second)
-        return self._line
+    def text(
+        self, stamp: str, millisecond: int, source: Source, values: Sequence[object]
+    ) -> tuple[str, str]:
+        key = (stamp, values)
+        if key != self._key:
+            self._key = key
+            line = self._line(millisecond // 1000, *values)
+            self._pair = (
+                f"{stamp}{source.brief}{line}\n",
+                f"{stamp}{source.head}{line}\n" if source.everywhere else "",
+            )
+        return self._pair
 
-    @property
-    def fields(self) -> Sequence[object]:
-        """What the last `line` is made of."""
-        return self._fields
+    def parts(self, second: int, values: Sequence[object]) -> Iterator[tuple[str, Fields]]:
+        value, ids = values
+        facts = (*self._facts, value, second)
+        yield self._line(second, value, ids), (*facts, ids) if ids else facts
 
-    def _renew(self, now: float) -> None:
-        if not self._until - 1.0 <= now < self._until:
-            self._second = second = int(now)
-            self._until = second + 1.0
-            self._end = f",timestamp:{second}"
-            self._line = ""
+    def _line(self, second: int, value: object, request_ids: object = "") -> str:
+        ids = f",requestID:{one_line(str(request_ids))}" if request_ids else ""
+        return f"{self.prefix}{_number(value)}{self.suffix}{ids},timestamp:{second}"
 
 
 class Bundle:
-    """Series that are always observed together: their lines are written in one call.
+    """Series that are always observed together, and logged as one.
 
     Args:
         series: None where metrics.yaml lacks one; its values are dropped.
     """
 
-    __slots__ = ("_clock", "_plain", "_shown", "_write")
+    __slots__ = ("_logged", "_own", "_root", "_second", "_shown", "_write")
 
-    def __init__(self, series: Sequence[Series | None], clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, series: Sequence[Series | None]) -> None:
         there = [(at, one) for at, one in enumerate(series) if one is not None]
         self._shown = [(at, one.child.update) for at, one in there if one.child is not None]
-        self._plain = [(at, one) for at, one in there if one.write is not None]
-        self._write = next((one.write for _, one in self._plain), None)
+        self._logged = [(at, one) for at, one in there if one.write is not None]
+        self._write = next((one.write for _, one in self._logged), None)
+        # The lines of a second, with places for time stamps and values.
+        self._second = -1
+        self._own = self._root = ""
 
     def update(self, *values: float) -> None:
         """Record an observation of each."""
         for at, update in self._shown:
             update(values[at])
-        if self._write is None:
-            return
-        now = self._clock()
-        lines = [one.line(values[at], now) for at, one in self._plain]
-        self._write(lines, [one.fields for _, one in self._plain])
+        if self._write is not None:
+            self._write(self, values)
+
+    def text(
+        self, stamp: str, millisecond: int, source: Source, values: Sequence[object]
+    ) -> tuple[str, str]:
+        second = millisecond // 1000
+        if second != self._second:
+            self._second = second
+            self._own = self._form(source.brief, second)
+            self._root = self._form(source.head, second)
+        filling: list[str] = []
+        for at, _ in self._logged:
+            filling += (stamp, _number(values[at]))
+        filled = tuple(filling)
+        return self._own % filled, self._root % filled if source.everywhere else ""
+
+    def parts(self, second: int, values: Sequence[object]) -> Iterator[tuple[str, Fields]]:
+        for at, one in self._logged:
+            yield from one.parts(second, (values[at], ""))
+
+    def _form(self, head: str, second: int) -> str:
+        lines = [
+            "%s" + f"{head}{one.prefix}\0{one.suffix},timestamp:{second}\n".replace("%", "%%")
+            for _, one in self._logged
+        ]
+        return "".join(lines).replace("\0", "%s")
+
+
+def _number(value: Any) -> str:
+    # `java_double` of what most values are, without its call.
+    return repr(value) if 1e-3 <= value < 1e7 else java_double(value)
