@@ -201,8 +201,9 @@ class Pump:
 
     def hurry(self) -> None:
         """Don't wait for the interval to end."""
-        self._hurry.set()
-        self._awake.set()
+        if not self._hurry.is_set():
+            self._hurry.set()
+            self._awake.set()
 
     def flush(self, timeout: float) -> bool:
         """Do everything that is due; False when that took longer than ``timeout``."""
