@@ -57,16 +57,23 @@ class Connection:
         self._held = False
         loop.add_reader(self._fd, self._readable)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, *, at_once: bool = False) -> None:
         """Write a message at the end of this turn of the loop, or as soon as the worker takes it.
 
         Messages of one turn leave together. Lost if the worker is gone.
+
+        Args:
+            at_once: don't wait for the end of the turn, as nothing else does: who gets it idles.
         """
         if self._fd < 0:
             return
-        if not self._unsent:
+        if self._unsent:
+            at_once = False  # it leaves with what is ahead of it
+        elif not at_once:
             self._loop.call_soon(self._flush)
         self._unsent += encode(message)
+        if at_once:
+            self._flush()
 
     def _flush(self) -> None:
         """Write what this turn has sent; the loop tells when there is room for what is left."""

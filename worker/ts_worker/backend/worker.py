@@ -112,8 +112,9 @@ class ProcessWorker:
     def predict(self, batch: Batch, reply: ReplySink) -> None:
         if self._child.ended.done():
             raise WorkerGone
+        idle = not self._batches
         self._batches[batch.batch_id] = _Sent(batch, reply, len(batch.requests))
-        self._connection.send(batch)
+        self._connection.send(batch, at_once=idle)
 
     def cancel(self, request_id: bytes) -> None:
         self._connection.send(Cancel(request_id))
