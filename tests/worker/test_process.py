@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -296,6 +297,23 @@ async def test_import_time_variables_get_a_fresh_interpreter(backend, spec):
     assert (await whoami(worker))["threads"] == 1
     assert (await whoami(worker))["parent"] == os.getpid()
     await worker.stop(5)
+
+
+def started_with(pid: int) -> dict[str, str]:
+    """The variables that a process was started with; of a fork, those of its zygote."""
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.partition("=")[::2] for line in lines if line)
+
+
+async def test_threads_of_workers_do_not_turn_for_long(backend, spec):
+    plain = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    fresh = {**plain, "OMP_NUM_THREADS": "1"}
+    told = {**plain, "OMP_WAIT_POLICY": "PASSIVE"}
+    usual = os.environ.get("GOMP_SPINCOUNT", "1000")
+    for env, found in ((None, usual), (fresh, "1000"), (told, None)):
+        worker = await backend.start(spec(WHOAMI, **({"env": env} if env else {})))
+        assert started_with(worker.pid).get("GOMP_SPINCOUNT") == found
+        await worker.stop(5)
 
 
 async def test_an_interpreter_that_is_not_there_is_a_load_failure(backend, spec):

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from ts_worker.backend.base import WorkerSpec
 
-_IMPORT_TIME = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "LD_", "MALLOC_", "PYTHON", "CUDA_")
+_IMPORT_TIME = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "KMP_", "LD_", "MALLOC_", "PYTHON", "CUDA_")
+# How often torch's threads look for work before they sleep. By libgomp's default they look for
+# milliseconds, and keep the core from others that have work. See benchmarks/NOTES.md.
+_TURNS = "1000"
 # Our packages go last on the path, so that a model's own environment wins over the server's; the
 # empty entry that -c puts first is dropped, as it would be the model's folder.
 _BOOTSTRAP = (
@@ -52,6 +55,13 @@ def import_time(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(_IMPORT_TIME)}
 
 
+def yielding(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that computes: its threads give up a core that they only wait
+    on, unless the variables already say how they wait."""
+    told = "GOMP_SPINCOUNT" in environ or "OMP_WAIT_POLICY" in environ
+    return dict(environ) if told else {**environ, "GOMP_SPINCOUNT": _TURNS}
+
+
 def top_level_modules(folder: Path) -> Iterator[str]:
     """Names that ``import`` would find in this folder."""
     try:
@@ -73,7 +83,7 @@ def spawn(spec: WorkerSpec, descriptors: Sequence[int]) -> subprocess.Popen[byte
     """
     return subprocess.Popen(
         command(spec.python, "spawned", *map(str, descriptors)),
-        env=dict(spec.env),
+        env=yielding(spec.env),
         cwd=spec.model_dir,
         pass_fds=tuple(descriptors),
         stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ts_worker.backend.children import Child, Nursery
+from ts_worker.backend.spawning import yielding
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ class Zygotes:
             with self._nursery.expecting():
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "ts_worker.runtime.zygote", *map(str, fds)],
-                    env=self._environ | dict.fromkeys(_ONE_THREAD, "1"),
+                    env=yielding(self._environ) | dict.fromkeys(_ONE_THREAD, "1"),
                     pass_fds=fds,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
