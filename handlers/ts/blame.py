@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from ts.failures import numbers, text_of, told
 
 logger = logging.getLogger(__name__)
 
 
-def each(convert: Callable[[Any], Any], rows: Sequence[Any]) -> List[Any]:
+def each(
+    convert: Callable[[Any], Any],
+    rows: Sequence[Any],
+    mapping: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = map,
+) -> List[Any]:
     """What ``convert`` makes of each row.
+
+    Args:
+        mapping: stands in for the builtin `map`, e.g. to call ``convert`` in several threads.
 
     Raises:
         Exception: the first that ``convert`` raised, once all rows have been tried. It blames all
@@ -24,12 +31,19 @@ def each(convert: Callable[[Any], Any], rows: Sequence[Any]) -> List[Any]:
     """
     results: List[Any] = []
     failed: List[Tuple[int, Exception]] = []
-    for number, row in enumerate(rows):
+
+    def attempt(row: Any) -> Tuple[Any, Optional[Exception]]:
         try:
-            results.append(convert(row))
+            return convert(row), None
         except MemoryError:
             raise  # other rows hold the memory, too
         except Exception as error:
+            return None, error
+
+    for number, (result, error) in enumerate(mapping(attempt, rows)):
+        if error is None:
+            results.append(result)
+        else:
             failed.append((number, error))
     if failed:
         raise _for_all(failed)

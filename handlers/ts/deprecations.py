@@ -6,12 +6,12 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Iterator, List
 
-_TORCHSCRIPT = r"`torch\.jit\.load` is (deprecated|not supported)"
+_TORCHSCRIPT = r"`torch\.jit\.(load|freeze)` is (deprecated|not supported)"
 
 
 @contextmanager
 def torchscript_warning_hidden() -> Iterator[None]:
-    """Hide torch's note that `torch.jit.load` is deprecated, for as long as an archive loads.
+    """Hide torch's notes that TorchScript is deprecated, for as long as an archive loads.
 
     `warnings.catch_warnings` would also undo the filters that a handler's `initialize` sets for
     good, so exactly this one entry comes and goes.

@@ -34,3 +34,6 @@ class ImageClassifier(VisionHandler):
         scores = torch.softmax(data, dim=1)
         probs, classes = torch.topk(scores, min(self.topk, scores.shape[1]), dim=1)
         return map_class_to_label(probs.tolist(), self.mapping, classes.tolist())
+
+    def _to_compare(self, output: Any) -> Any:
+        return torch.softmax(output, dim=1)

@@ -19,3 +19,6 @@ class ImageSegmenter(VisionHandler):
         """From the scores ``[batch][classes][height][width]`` under the output's key ``out``."""
         probs, classes = torch.softmax(data["out"], dim=1).max(dim=1)
         return torch.stack([classes.type(probs.dtype), probs], dim=3).tolist()
+
+    def _to_compare(self, output: Any) -> Any:
+        return torch.softmax(output["out"], dim=1)
