@@ -20,6 +20,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several would turn in a loop while they wait for cores that other tests use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def lively(model: nn.Module, seed: int = 3) -> nn.Module:
     """In evaluation mode, with batch norms that change something, as training leaves them."""
     generator = torch.Generator().manual_seed(seed)
@@ -125,6 +134,17 @@ def test_only_a_convolution_that_its_norm_alone_reads_is_folded(use, left, caplo
         return
     assert norms(made) == left
     assert torch.allclose(made(images()), model(images()), atol=1e-5)
+
+
+class Scaled(Net):
+    def forward(self, x, factor=1.0):
+        return super().forward(x) * factor
+
+
+def test_further_arguments_reach_the_model():
+    model = lively(Scaled())
+    made = quicker(model, images, same)
+    assert torch.allclose(made(images(), factor=3.0), model(images(), 3.0), atol=1e-5)
 
 
 def test_a_hooked_model_stays_as_it_is():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -61,6 +63,22 @@ def test_images_are_decoded_by_as_many_threads_as_torch_has(two_threads, monkeyp
     )
     batch([{}] * 4, imagenet_transform(), crew, False)
     assert set(names) == {threading.current_thread()}
+
+
+def test_a_child_that_a_handler_forks_has_threads_of_its_own():
+    # In a process of its own: a fork of pytest would be one with pytest's threads.
+    program = """
+import os, torch
+from ts.torch_handler.image_batches import Crew
+torch.set_num_threads(2)
+crew = Crew()
+assert list(crew.map(abs, [-1, -2])) == [1, 2]
+child = os.fork()
+if not child:
+    os._exit(list(crew.map(abs, [-3, -4])) != [3, 4])
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_step_of_the_users_own_runs_in_one_thread_and_in_order(two_threads):

@@ -61,8 +61,10 @@ class _ChannelsLast(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Any) -> Any:
-        return self.model(images.contiguous(memory_format=torch.channels_last))
+    def forward(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(images, torch.Tensor) and images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.model(images, *args, **kwargs)
 
 
 def _frozen(model: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -62,14 +63,17 @@ class Crew:
     def __init__(self) -> None:
         self._pool: Optional[ThreadPoolExecutor] = None
         self._size = 0
+        self._process = 0
 
     def map(self, function: Callable[[Any], Any], rows: Sequence[Any]) -> Iterable[Any]:
         """As the builtin, but the calls may come all at once."""
         count = min(torch.get_num_threads(), len(rows))
         if count < 2:
             return map(function, rows)
-        if self._pool is None or self._size < count:
-            self._pool, self._size = ThreadPoolExecutor(count, "images"), count
+        # A child that the handler forks has the pool, but none of its threads.
+        if self._pool is None or self._size < count or self._process != os.getpid():
+            self._pool = ThreadPoolExecutor(count, "images")
+            self._size, self._process = count, os.getpid()
         return self._pool.map(function, rows)
 
 
