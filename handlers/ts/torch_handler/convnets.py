@@ -89,7 +89,7 @@ def _folded(model: Any) -> Optional[Any]:
     traced.recompile()
     for name, module in list(traced.named_modules()):
         if type(module) in _CONVOLUTIONS:
-            _replace(traced, name, copy.deepcopy(module).to(memory_format=torch.channels_last))
+            _replace(traced, name, _convolution(module, module.weight, module.bias))
     return _ChannelsLast(traced).eval()
 
 
@@ -115,10 +115,24 @@ def _pairs(traced: Any) -> List[Tuple[Any, Any]]:
 
 
 def _fold(traced: Any, convolution: Any, norm: Any) -> None:
-    both = (traced.get_submodule(convolution.target), traced.get_submodule(norm.target))
-    _replace(traced, convolution.target, nn.utils.fuse_conv_bn_eval(*both))
+    conv, bn = traced.get_submodule(convolution.target), traced.get_submodule(norm.target)
+    weight, bias = nn.utils.fuse_conv_bn_weights(
+        conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+    )
+    _replace(traced, convolution.target, _convolution(conv, weight, bias))
     norm.replace_all_uses_with(convolution)
     traced.graph.erase_node(norm)
+
+
+def _convolution(like: Any, weight: Any, bias: Any) -> Any:
+    """The same convolution with other weights. Its own, which may be large, are not copied on the
+    way: freed memory does not always go back."""
+    made = copy.copy(like)
+    made._parameters = dict(like._parameters)
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    made.bias = bias
+    return made
 
 
 def _replace(traced: Any, target: str, module: Any) -> None:
