@@ -110,10 +110,13 @@ class Connection(RequestHandler):
         if fresh:
             if self._started and not self._force_close and not self._close and track.take(data):
                 return
+            self._arrived = data
             # All clients but some probes spell it so.
             if b"\nHost:" not in data and b"\nhost:" not in data:
                 data = _with_host(data)
-        self._arrived = data if fresh else b""
+        else:
+            self._arrived = b""
+        track.leave()
         self._silent = False
         super().data_received(data)
         waiter = self._waiter
@@ -128,9 +131,10 @@ class Connection(RequestHandler):
         return self._track
 
     def learn(self, exchange: Exchange) -> None:
-        """The request that was read last has been answered: the next may be of its kind."""
-        if self._arrived and _KNOWN:
-            self._track.learn(self._arrived, exchange)
+        """The request that was read last has its answer: the next may be of its kind."""
+        arrived, self._arrived = self._arrived, b""
+        if arrived and _KNOWN:
+            self._track.learn(arrived, exchange)
 
     def occupy(self, request: BaseRequest) -> None:
         """A request that is no task's is under way."""

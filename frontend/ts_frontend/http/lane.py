@@ -7,12 +7,11 @@ Equal bytes mean the same, so that what was found out about the first request ho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import HttpVersion11, hdrs
+from aiohttp import hdrs
 
 from ts_frontend.core.inference import Pending
 from ts_frontend.core.job import Sink
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 4096
 # So many heads in a row that differ, such as those with an id for each request: no more is learnt.
 MAX_MISSES = 4
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,12})\r\n")
-# What makes a request more than a head and a body of known length; any spelling, anywhere.
-_SPECIAL = re.compile(rb"transfer-encoding|expect|upgrade|http2-settings", re.IGNORECASE)
+_LENGTH = b"content-length"
+# What makes a request more than a head and a body of known length.
+_SPECIAL = frozenset((b"transfer-encoding", b"trailer", b"expect", b"upgrade", b"http2-settings"))
 
 
 class Repeat(Protocol):
@@ -86,38 +85,37 @@ class Lane:
         return packed
 
 
-def lane(data: bytes, exchange: Exchange, repeat: Repeat, marks: bytes) -> Lane | None:
+def lane(data: bytes, exchange: Exchange, repeat: Repeat) -> Lane | None:
     """A lane for requests such as this one; None where there is more to it than head and body.
 
     Args:
-        data: all that the client sent of the request, and nothing else.
-        marks: packed headers of our own, behind the client's.
+        data: what the client sent last. It has to be, byte by byte, the request as the parser read
+            it, so that nothing that came before, and nothing behind it, belongs to it or is left.
     """
-    end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
-    found = _LENGTH.search(data, 0, end) if end > 3 else None
     request = exchange.request
+    pairs = request.raw_headers
+    names = [name.lower() for name, _ in pairs]
     if (
-        found is None
-        or not exchange.keep_alive
-        or request.version is not HttpVersion11
-        or _SPECIAL.search(data, 0, end) is not None
-        or int(found[1]) != len(data) - end
+        not exchange.keep_alive
+        or request.method == hdrs.METH_CONNECT
+        or names.count(_LENGTH) != 1
+        or not _SPECIAL.isdisjoint(names)
     ):
         return None
-    lengths = [i for i, (name, _) in enumerate(request.raw_headers) if name.lower() == _NAME]
-    if len(lengths) != 1:
-        return None
-    pairs = [part for pair in request.raw_headers for part in pair]
-    at = 2 * lengths[0] + 1
-    behind = [b"", *pairs[at + 1 :], *([marks] if marks else [])]
-    return Lane(
+    at = names.index(_LENGTH)
+    target = request.raw_path.encode("utf-8", "surrogateescape")
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
+    lines += [b"%b: %b" % pair for pair in pairs]
+    packed = [part for pair in pairs for part in pair]
+    behind = [b"", *packed[2 * at + 2 :], *([exchange.marks] if exchange.marks else [])]
+    made = Lane(
         exchange,
         repeat,
-        data[: found.start(1)],
-        data[found.end(1) : end],
-        b"\0".join([*pairs[:at], b""]),
+        b"\r\n".join([*lines[: at + 1], pairs[at][0] + b": "]),
+        b"\r\n".join([b"", *lines[at + 2 :], b"", b""]),
+        b"\0".join([*packed[: 2 * at + 1], b""]),
         b"\0".join(behind),
     )
-
-
-_NAME = hdrs.CONTENT_LENGTH.lower().encode()
+    if len(made.before) + len(made.after) > MAX_HEAD or made.body(data) is None:
+        return None
+    return made

@@ -183,10 +183,9 @@ class Listener:
         except ServeError as error:
             response = self._respond.error(exchange, error)
         self._record(exchange, response)
-        if exchange.repeat is not None and response.keep_alive:
-            connection = request.protocol
-            if isinstance(connection, Connection):
-                connection.learn(exchange)
+        connection = request.protocol
+        if response.keep_alive and isinstance(connection, Connection):
+            connection.learn(exchange)
         return response
 
     def _again(self, connection: Connection, road: Lane, body: bytes) -> None:

@@ -54,13 +54,12 @@ class Track:
         self.busy = False
 
     def take(self, data: bytes) -> bool:
-        """Begin with a request of the lane; False where this is none, and the lane ends."""
+        """Begin with a request of the lane. False where this is none: the caller has to `leave`."""
         road = self._lane
         if road is None:
             return False
-        body = None if self._connection._paused else road.body(data)
+        body = road.body(data)
         if body is None:
-            self._lane = None
             self._misses += 1
             return False
         self._misses = 0
@@ -69,11 +68,15 @@ class Track:
         self._again(self._connection, road, body)
         return True
 
+    def leave(self) -> None:
+        """The parser is fed, and may be in the middle of a request afterwards."""
+        self._lane = None
+
     def learn(self, data: bytes, exchange: Exchange) -> None:
-        """Make a lane of a request that was answered. ``data`` is all that was read for it."""
+        """Make a lane of a request that was answered. ``data`` is what the parser was fed last."""
         if exchange.repeat is None or self._misses >= MAX_MISSES:
             return
-        self._lane = lane(data, exchange, exchange.repeat, exchange.marks)
+        self._lane = lane(data, exchange, exchange.repeat)
         if self._lane is None:
             self._misses += 1
 
