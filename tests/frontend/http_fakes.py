@@ -13,7 +13,7 @@ from typing import Any, cast
 from ts_frontend.config import Address, Config
 from ts_frontend.core.changes import Changes
 from ts_frontend.core.inference import Inference
-from ts_frontend.core.job import Answer, Kind, Sink
+from ts_frontend.core.job import Answer, Kind, Sink, Stream
 from ts_frontend.core.management import Management, Outcome
 from ts_frontend.endpoints import Installed
 from ts_frontend.errors import ModelNotFound, ServeError
@@ -46,6 +46,7 @@ class FakePending:
 
     def __init__(self, answering: Coroutine[Any, Any, Answer], sink: Sink) -> None:
         self._sink = sink
+        self._stream: Stream | None = None
         self._task = asyncio.create_task(self._run(answering))
 
     async def _run(self, answering: Coroutine[Any, Any, Answer]) -> None:
@@ -53,21 +54,27 @@ class FakePending:
             outcome: Answer | ServeError = await answering
         except ServeError as error:
             outcome = error
+        else:
+            self._stream = outcome.chunks
         self._sink(outcome)
 
     def abandon(self) -> None:
         self._task.cancel()
+        if self._stream is not None:
+            self._stream.close()
 
 
 @dataclass
 class FakeInference:
-    """Knows the model "m" with version "2.0"; remembers calls of `predict`."""
+    """Knows the model "m" with version "2.0"; remembers calls of `predict`, and how many requests
+    came by `submit`."""
 
     behaviour: Behaviour = echo
     calls: list[tuple[str, str | None, Request]] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
     well: bool = True
     startup: str | None = None
+    submitted: int = 0
 
     async def predict(
         self, model: str, version: str | None, request: Request, kind: Kind = "predict"
@@ -81,6 +88,7 @@ class FakeInference:
         self, model: str, version: str | None, request: Request, sink: Sink, kind: Kind = "predict"
     ) -> FakePending:
         self.find(model, version)
+        self.submitted += 1
         return FakePending(self.predict(model, version, request, kind), sink)
 
     def find(self, model: str, version: str | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.frontend.http_fakes import edge, post, until
+from tests.frontend.http_kept import Kept
 from ts_frontend.config import Address
 from ts_frontend.http.server import BindError
 
@@ -61,3 +62,16 @@ async def test_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path: Path) -> 
         async with edge(inference_address=Address("unix", "", 0, str(path))):
             pass
     assert path.read_text() == "precious"
+
+
+async def test_a_request_is_repeated_over_a_unix_socket(tmp_path: Path) -> None:
+    address = Address("unix", "", 0, str(tmp_path / "s"))
+    async with edge(inference_address=address) as e:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "s"))
+        sock.setblocking(False)
+        async with Kept(e, sock=sock) as client:
+            for n in range(3):
+                assert (await client.ask("/predictions/m", b"%d" % n)).body == b"%d" % n
+        assert e.inference.submitted == 2
+        assert all(line.startswith('127.0.0.1 "POST ') for line in e.logs.access_lines)

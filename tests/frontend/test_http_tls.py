@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from tests.frontend.http_fakes import edge, post
+from tests.frontend.http_kept import Kept
 from ts_frontend import http
 from ts_frontend.config import Address, ConfigError
 from ts_frontend.http import certificates
@@ -106,6 +107,16 @@ async def test_a_prediction_over_tls(pair: dict[str, Path]) -> None:
         answer = await talk_tls(e.port, trust(ROOT), body)
     assert answer.startswith(b"HTTP/1.1 200 \r\n")
     assert answer.endswith(b"\r\n\r\n" + body)
+
+
+async def test_a_request_is_repeated_over_tls(pair: dict[str, Path]) -> None:
+    async with (
+        edge(inference_address=HTTPS, **pair) as e,
+        Kept(e, ssl=trust(ROOT)) as client,
+    ):
+        for n in range(3):
+            assert (await client.ask("/predictions/m", b"%d" % n)).body == b"%d" % n
+        assert e.inference.submitted == 2
 
 
 @pytest.mark.parametrize("source", ["pair", "keystore", "made"])

@@ -11,11 +11,14 @@ import pytest
 
 from tests.frontend import (
     test_http_addresses,
+    test_http_core,
     test_http_door,
     test_http_draining,
     test_http_limits,
     test_http_slow_clients,
     test_http_streaming,
+    test_http_track,
+    test_http_track_streams,
     test_http_wire,
 )
 
@@ -37,6 +40,9 @@ MODULES = [
     test_http_addresses,
     test_http_streaming,
     test_http_door,
+    test_http_track,
+    test_http_track_streams,
+    test_http_core,
 ]
 TESTS = [test for module in MODULES for test in without_arguments(module)]
 

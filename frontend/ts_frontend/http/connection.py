@@ -37,6 +37,8 @@ _KNOWN = all(hasattr(RequestHandler, name) for name in _INTERNALS)
 _HEAD = re.compile(rb"([!-~]+ [!-~]+ HTTP/1\.1\r\n)((?:[^\r\n]+\r\n)*)\r\n")
 _HOST = re.compile(rb"^host[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
+BUG = "The server failed to answer; its log holds the cause."
+
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 # Answers a request that failed outside the faces; the request may be aiohttp's stand-in for one
 # that could not be parsed.
@@ -145,11 +147,13 @@ class Connection(RequestHandler):
 
     def vacate(self, response: RawResponse) -> bool:
         """It has been answered; False when the connection ends with it."""
-        self._ended_request()
+        self.ended_request()
         if self._goes_on(response):
             return True
-        if not self._force_close and self.transport is not None:
-            self.transport.close()
+        if not self._force_close:
+            self.close()  # what TLS may still hand in is not to be answered
+            if self.transport is not None:
+                self.transport.close()
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -216,10 +220,11 @@ class Connection(RequestHandler):
         except ConnectionError:
             return False
         finally:
-            self._ended_request()
+            self.ended_request()
         return self._goes_on(response)
 
-    def _ended_request(self) -> None:
+    def ended_request(self) -> None:
+        """None is under way any more: who waits for that, waits no longer."""
         self._current_request = None
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
@@ -278,6 +283,7 @@ class Connection(RequestHandler):
                 await super().shutdown(timeout)
         else:
             await super().shutdown(timeout)
+        self._track.lost()
 
     def expire(self, before: float) -> None:
         """Close the connection if its head has been incomplete since ``before``."""
@@ -304,9 +310,7 @@ class Connection(RequestHandler):
             log.debug("%s sent an invalid message: %s", self.remote_text, message)
             return self._failed(request, BadRequest("Invalid HTTP message."))
         log.error("Answering a request failed.", exc_info=exc or True)
-        return self._failed(
-            request, Internal("The server failed to answer; its log holds the cause.")
-        )
+        return self._failed(request, Internal(BUG))
 
 
 def _with_host(data: bytes) -> bytes:

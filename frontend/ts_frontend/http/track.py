@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp.web import BaseRequest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ts_frontend.http.exchange import Exchange
 
 # Of requests that a client sends before it has its answer; then it has to wait.
-_HELD_BYTES = 64 * 1024
+HELD_BYTES = 64 * 1024
 
 
 class Track:
@@ -48,7 +49,7 @@ class Track:
         self._again = again
         self._lane: Lane | None = None
         self._misses = 0
-        self._held: list[bytes] = []
+        self._held = bytearray()
         self._pending: Pending | None = None
         self._sending: asyncio.Task[None] | None = None
         self.busy = False
@@ -82,18 +83,19 @@ class Track:
 
     def waits(self, pending: Pending) -> None:
         """The model was asked; it may have answered already."""
-        if self.busy and self._sending is None:
+        if self.busy:
             self._pending = pending
 
     def hold(self, data: bytes) -> None:
         """Keep what came before the answer has gone."""
-        self._held.append(data)
-        if sum(map(len, self._held)) > _HELD_BYTES:
-            self._connection.pause_reading()
+        self._held += data
+        transport = self._connection.transport
+        # Not by the connection, which would ask the parser to wait, too: that has nothing to do.
+        if len(self._held) > HELD_BYTES and transport is not None:
+            transport.pause_reading()
 
     def answered(self, response: RawResponse) -> None:
         """Send an answer, and go on with what came meanwhile."""
-        self._pending = None
         connection = self._connection
         transport, request = connection.transport, connection._current_request
         streamed = isinstance(response, StreamedResponse)
@@ -105,30 +107,44 @@ class Track:
             self._release(response)
 
     def lost(self) -> None:
-        """The client has gone."""
-        self._held.clear()
+        """Nobody is there to be answered any more. May be repeated."""
         self._lane = None
-        if self._pending is not None:
-            self._pending.abandon()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.abandon()  # a stream, too: a task that has not begun would not close it
         if self._sending is not None:
             self._sending.cancel()
+        if self.busy:
+            self._connection.ended_request()
 
     async def _send(self, response: RawResponse, request: BaseRequest) -> None:
         """Send what a client reads too slowly, or what the model has not yet said to its end."""
+        whole = False
         try:
-            await response.finish(request)
-        except ConnectionError:  # it has gone, or the answer broke off
-            self._connection.force_close()
+            with contextlib.suppress(ConnectionError):  # it has gone, or the answer broke off
+                await response.finish(request)
+                whole = True
         finally:
             self._sending = None
-        self._release(response)
+            if not whole:
+                self._connection.force_close()
+            self._release(response)
 
     def _release(self, response: RawResponse) -> None:
+        self._pending = None
+        if self._connection.vacate(response) and self._held:
+            # In a turn of its own, since who answers is in the middle of its work. Until then all
+            # that comes has to wait behind it.
+            self._connection._loop.call_soon(self._go_on)
+        else:
+            self.busy = False
+
+    def _go_on(self) -> None:
+        held, self._held = bytes(self._held), bytearray()
         self.busy = False
-        if not self._connection.vacate(response):
-            self._lane = None
-        elif self._held:
-            held, self._held = b"".join(self._held), []
-            self._connection.resume_reading(False)
-            self._connection._loop.call_soon(self._connection.data_received, held)
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            return
+        if len(held) > HELD_BYTES:
+            transport.resume_reading()
+        self._connection.data_received(held)
