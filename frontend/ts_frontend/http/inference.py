@@ -5,6 +5,7 @@ Turns a request into a row and gives it to `core.inference`.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from urllib.parse import quote
 
@@ -69,7 +70,7 @@ class InferenceFace:
         marks = _EXPLAIN[segments[1] == "explanations"] + b"\0url_path\0"
         # Percent-decoded text may hold what a packed header can't.
         marks += (quote(rest, safe="/ ") if "\0" in rest else rest).encode("utf-8", "replace")
-        exchange.repeat = self._repeat
+        exchange.repeat = partial(self._repeat, model, version)
         row = parameters(exchange, await self._bodies.read(exchange))
         return await self._ask(exchange, model, version, row, marks)
 
@@ -131,14 +132,21 @@ class InferenceFace:
                 await answer.chunks.aclose()
             raise
 
-    def _repeat(self, exchange: Exchange, headers: bytes, body: bytes, sink: Sink) -> Pending:
+    def _repeat(
+        self,
+        model: str,
+        version: str | None,
+        exchange: Exchange,
+        headers: bytes,
+        body: bytes,
+        sink: Sink,
+    ) -> Pending:
         """Run a row that differs from the last one of this exchange in its body only."""
         self._bodies.check(body)
         row = parameters(exchange, body)
+        exchange.model, exchange.version = model, version
         request = Request(exchange.id.encode(), headers, row)
-        assert exchange.model is not None
-        kind = _kind(exchange.marks)
-        return self._inference.submit(exchange.model, exchange.version, request, sink, kind)
+        return self._inference.submit(model, version, request, sink, _kind(exchange.marks))
 
 
 def _kind(marks: bytes) -> JobKind:

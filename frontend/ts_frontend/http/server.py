@@ -22,8 +22,8 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from ts_frontend.config import Address
 from ts_frontend.core.job import Answer
-from ts_frontend.errors import ServeError
-from ts_frontend.http.connection import Connection, WebServer
+from ts_frontend.errors import Internal, ServeError
+from ts_frontend.http.connection import BUG, Connection, WebServer
 from ts_frontend.http.door import Door
 from ts_frontend.http.exchange import Exchange, RequestIds
 from ts_frontend.http.lane import Lane
@@ -192,12 +192,15 @@ class Listener:
         """Answer a request that differs from an earlier one of its connection in its body only."""
         exchange = road.exchange
         exchange.id, exchange.started = self._ids(), time.monotonic()
+        exchange.model = exchange.version = None  # the log has them once the body could be read
         answered = partial(self._answered, connection, exchange)
         try:
             self._router.check(exchange)
             pending = road.repeat(exchange, road.headers(body), body, answered)
         except ServeError as error:
             answered(error)
+        except Exception as error:  # a bug of ours: this request gets 500, the server goes on
+            answered(_bug(error))
         else:
             connection.track.waits(pending)
 
@@ -218,10 +221,11 @@ class Listener:
             return self._respond.error(exchange, outcome)
         try:
             return self._respond.answer(exchange, outcome)
-        except ServeError as error:
+        except Exception as error:
             if outcome.chunks is not None:
                 outcome.chunks.close()
-            return self._respond.error(exchange, error)
+            told = error if isinstance(error, ServeError) else _bug(error)
+            return self._respond.error(exchange, told)
 
     async def _refuse_plain(self, request: BaseRequest) -> StreamResponse:
         exchange = self._exchange(request)
@@ -269,6 +273,11 @@ class Listener:
             for connection in web.connections:
                 if isinstance(connection, Connection):
                     connection.expire(before)
+
+
+def _bug(error: Exception) -> ServeError:
+    log.error("Answering a request failed.", exc_info=error)
+    return Internal(BUG)
 
 
 def _clear_stale(path: str) -> None:
