@@ -20,7 +20,7 @@ from ts_archiver.errors import (
 from ts_archiver.inspecting import FileReport, Inspection, inspect
 from ts_archiver.manifest import Manifest
 from ts_archiver.packing import pack
-from ts_archiver.unpacking import extract, read_manifest
+from ts_archiver.unpacking import extract, extract_hashed, read_manifest
 from ts_archiver.workflows import pack_workflow
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "UnsafeArchive",
     "WriteFailed",
     "extract",
+    "extract_hashed",
     "inspect",
     "pack",
     "pack_workflow",

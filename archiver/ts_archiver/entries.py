@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -15,6 +15,8 @@ from typing import Protocol
 from ts_archiver.errors import TooLarge, UnsafeArchive
 
 CHUNK = 1 << 20
+
+Seen = Callable[[bytes], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,15 @@ class Entry(Protocol):
     def chunks(self) -> Iterator[bytes]:
         """The contents; raises CorruptArchive where a checksum does not fit."""
 
-    def copy_to(self, fd: int) -> None:
-        """Write the contents to an empty file opened for reading and writing, and check them."""
+    def copy_to(self, fd: int, seen: Seen) -> None:
+        """Write the contents to an empty file opened for reading and writing, and check them;
+        ``seen`` is told of them piece by piece."""
 
 
-def copy_chunks(entry: Entry, fd: int) -> None:
+def copy_chunks(entry: Entry, fd: int, seen: Seen) -> None:
     """`Entry.copy_to` for entries that know no faster way."""
     for chunk in entry.chunks():
+        seen(chunk)
         view = memoryview(chunk)
         while view:
             view = view[os.write(fd, view) :]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_archiver.entries import CHUNK, copy_chunks
+from ts_archiver.entries import CHUNK, Seen, copy_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class FolderEntry:
             while chunk := file.read(CHUNK):
                 yield chunk
 
-    def copy_to(self, fd: int) -> None:
-        copy_chunks(self, fd)
+    def copy_to(self, fd: int, seen: Seen) -> None:
+        copy_chunks(self, fd, seen)
 
 
 @contextlib.contextmanager

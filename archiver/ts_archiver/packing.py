@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ts_archiver import manifest
 from ts_archiver.errors import MissingInput, reason
+from ts_archiver.hashing import Hasher
 from ts_archiver.recipe import Recipe, StrPath
 from ts_archiver.sources import MANIFEST_NAME, Member, Warn, collect
 from ts_archiver.staging import check_target, staged
@@ -116,11 +116,11 @@ def _write(
     with (
         open_writer(recipe.archive_format, temporary, recipe.model_name) as writer,
         progress(total) as tick,
+        Hasher() as hasher,
     ):
         for member in members:
-            digest = hashlib.sha256()
-            writer.add(member, chunks(member, digest.update, tick))
-            digests[member.name] = digest.hexdigest()
+            writer.add(member, chunks(member, hasher.update, tick))
+            digests[member.name] = hasher.finish()
         writer.add_bytes(MANIFEST_NAME, manifest.build(described, members, digests))
 
 

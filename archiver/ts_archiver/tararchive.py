@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ts_archiver.entries import CHUNK, Limits, copy_chunks, safe_name
+from ts_archiver.entries import CHUNK, Limits, Seen, copy_chunks, safe_name
 from ts_archiver.errors import CorruptArchive, TooLarge, UnsafeArchive
 
 # Headers of one entry (long names, pax fields) and tarfile's reading ahead.
@@ -46,8 +46,8 @@ class TarEntry:
         if count != self.size:
             raise CorruptArchive(f"{self.origin}: {self.name} is shorter than it claims.")
 
-    def copy_to(self, fd: int) -> None:
-        copy_chunks(self, fd)
+    def copy_to(self, fd: int, seen: Seen) -> None:
+        copy_chunks(self, fd, seen)
 
     def skip(self) -> None:
         """Read what the caller left, so that only the next header is still to come."""

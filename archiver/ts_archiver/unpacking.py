@@ -6,10 +6,9 @@ The server's store and users of the Python API call `extract` and `read_manifest
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ts_archiver import manifest
@@ -22,6 +21,7 @@ from ts_archiver.errors import (
     UnsafeArchive,
     reason,
 )
+from ts_archiver.hashing import Hasher
 from ts_archiver.manifest import MAX_MANIFEST_BYTES, Manifest
 from ts_archiver.reading import open_archive
 from ts_archiver.recipe import StrPath
@@ -47,6 +47,23 @@ def extract(
         ReadError: cause and cure in one line; ``target`` is gone then, and nothing outside it
             was ever written.
     """
+    return _extract(archive, target, limits, _verify if verify else None)
+
+
+def extract_hashed(
+    archive: StrPath, target: StrPath, *, limits: Limits = _DEFAULT_LIMITS
+) -> tuple[Manifest, dict[str, str]]:
+    """`extract` that also returns the SHA-256 hash of each file, computed on the way."""
+    hashes: dict[str, str] = {}
+    found = _extract(archive, target, limits, lambda _manifest, all, _origin: hashes.update(all))
+    return found, hashes
+
+
+# Given the manifest, each file's hash, and what to call the archive.
+_Check = Callable[[Manifest, dict[str, str], str], object]
+
+
+def _extract(archive: StrPath, target: StrPath, limits: Limits, check: _Check | None) -> Manifest:
     source, folder = Path(archive), Path(target)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,11 +73,12 @@ def extract(
     except OSError as error:
         raise ExtractFailed(f"can't unpack to {folder}: {reason(error)}.") from error
     try:
-        with open_archive(source, limits) as entries:
-            _unpack(entries, _Unpacker(folder, str(source)))
+        with open_archive(source, limits) as entries, Hasher() as hasher:
+            unpacker = _Unpacker(folder, str(source), None if check is None else hasher)
+            _unpack(entries, unpacker)
         found = _read_folder(folder, str(source))
-        if verify:
-            _verify(folder, found, str(source))
+        if check is not None:
+            check(found, unpacker.hashes, str(source))
         return found
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,17 +136,16 @@ def _read_folder(folder: Path, origin: str) -> Manifest:
         raise ReadError(f"can't read {folder / MANIFEST_NAME}: {reason(error)}.") from error
 
 
-def _verify(folder: Path, found: Manifest, origin: str) -> None:
+def _verify(found: Manifest, hashes: dict[str, str], origin: str) -> None:
     for name, expected in listed_hashes(found).items():
-        try:
-            with open(folder / safe_name(name, origin), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            digest = ""
-        if digest != expected:
+        if hashes.get(safe_name(name, origin)) != expected:
             raise CorruptArchive(
                 f"{origin}: {name} is not what the manifest lists. Package the model again."
             )
+
+
+def _ignored(_chunk: bytes) -> None:
+    pass
 
 
 def _unpack(entries: Iterator[Entry], unpacker: _Unpacker) -> None:
@@ -142,9 +159,11 @@ def _unpack(entries: Iterator[Entry], unpacker: _Unpacker) -> None:
 class _Unpacker:
     """Writes entries below a folder that it filled alone, so that no name can lead elsewhere."""
 
-    def __init__(self, target: Path, origin: str) -> None:
+    def __init__(self, target: Path, origin: str, hasher: Hasher | None) -> None:
+        self.hashes: dict[str, str] = {}  # empty without a hasher
         self._target = target
         self._origin = origin
+        self._hasher = hasher
         self._folders = {PurePosixPath()}
         self._files: set[PurePosixPath] = set()
 
@@ -170,7 +189,11 @@ class _Unpacker:
         with self._unique(name):
             fd = os.open(self._target / name, flags, 0o600)
         try:
-            entry.copy_to(fd)
+            if self._hasher is None:
+                entry.copy_to(fd, _ignored)
+            else:
+                entry.copy_to(fd, self._hasher.update)
+                self.hashes[str(name)] = self._hasher.finish()
         finally:
             os.close(fd)
         self._files.add(name)

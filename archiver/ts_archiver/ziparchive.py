@@ -19,11 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from ts_archiver.entries import CHUNK, Limits, copy_chunks, safe_name
+from ts_archiver.entries import CHUNK, Limits, Seen, copy_chunks, safe_name
 from ts_archiver.errors import CorruptArchive, UnsafeArchive
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1 | 0x40
+_PIECE = 8 << 20
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
 # What zipfile raises for files that are not what they claim.
@@ -68,11 +69,28 @@ class ZipEntry:
         if count != self.size:
             raise CorruptArchive(f"{self.origin}: {self.name} is shorter than it claims.")
 
-    def copy_to(self, fd: int) -> None:
-        stored = self.info.compress_type == zipfile.ZIP_STORED
-        if not (stored and _kernel_copy(self.file.fileno(), self.offset, fd, self.size)):
-            copy_chunks(self, fd)
-        elif _crc_of(fd) != self.info.CRC:
+    def copy_to(self, fd: int, seen: Seen) -> None:
+        if self.info.compress_type == zipfile.ZIP_STORED and hasattr(os, "copy_file_range"):
+            self._copy_stored(fd, seen)
+        else:
+            copy_chunks(self, fd, seen)
+
+    def _copy_stored(self, fd: int, seen: Seen) -> None:
+        """Piece by piece, so that each is checked while the processor still has it in its cache.
+
+        Checked is what lies in the new file, not what was read: that is what will be loaded.
+        """
+        crc = done = 0
+        while done < self.size:
+            wanted = min(_PIECE, self.size - done)
+            count = _copy_piece(self.file.fileno(), self.offset + done, fd, done, wanted)
+            if count == 0:
+                raise CorruptArchive(f"{self.origin}: {self.name} is shorter than it claims.")
+            for chunk in _read_back(fd, done, count):
+                crc = zlib.crc32(chunk, crc)
+                seen(chunk)
+            done += count
+        if crc != self.info.CRC:
             raise CorruptArchive(f"{self.origin}: the checksum of {self.name} does not fit.")
 
 
@@ -134,38 +152,24 @@ def _check_overlap(entries: list[ZipEntry], end: int, origin: str) -> None:
             )
 
 
-def _kernel_copy(source: int, offset: int, target: int, size: int) -> bool:
-    """Copy without passing the bytes through this process; False where the system can't.
+def _copy_piece(source: int, start: int, target: int, position: int, size: int) -> int:
+    """Copy inside the kernel, else through this process; returns how many bytes, 0 at the end.
 
     Source and target offsets on page borders let file systems with reflinks share the blocks.
     """
-    if not hasattr(os, "copy_file_range"):
-        return False
-    done = 0
     try:
-        while done < size:
-            count = os.copy_file_range(source, target, size - done, offset + done, done)
-            if count == 0:
-                break
-            done += count
+        return os.copy_file_range(source, target, size, start, position)
     except OSError:
         # Another file system, an old kernel, a sandbox: reading and writing works everywhere,
         # and meets a real error (a full disk) again by itself.
-        pass
-    if done < size:
-        os.ftruncate(target, 0)
-        os.lseek(target, 0, os.SEEK_SET)
-        os.lseek(target, 0, os.SEEK_SET)
-    return done == size
+        return os.pwrite(target, os.pread(source, min(size, CHUNK), start), position)
 
 
-def _crc_of(fd: int) -> int:
-    """Checks what lies in the new file, not what was read: that is what will be loaded."""
-    crc = 0
-    os.lseek(fd, 0, os.SEEK_SET)
-    while chunk := os.read(fd, CHUNK):
-        crc = zlib.crc32(chunk, crc)
-    return crc
+def _read_back(fd: int, position: int, size: int) -> Iterator[bytes]:
+    end = position + size
+    while position < end and (chunk := os.pread(fd, min(CHUNK, end - position), position)):
+        position += len(chunk)
+        yield chunk
 
 
 @contextlib.contextmanager

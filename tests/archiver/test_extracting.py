@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from ts_archiver import (
     CorruptArchive,
     ExtractFailed,
     extract,
+    extract_hashed,
     inspect,
     pack,
     read_manifest,
@@ -129,6 +131,43 @@ def test_kernel_copy_that_fails_half_way(
     path = pack("m", "h.py", "1", serialized_file="w.pt")
     extract(path, tmp_path / "out", verify=True)
     assert (tmp_path / "out" / "w.pt").read_bytes() == (model / "w.pt").read_bytes()
+
+
+def test_kernel_copy_that_fails_behind_the_first_piece(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(os, "copy_file_range"):
+        pytest.skip("this system copies through the process")
+    real, positions = os.copy_file_range, []
+
+    def fail_later(source: int, target: int, count: int, start: int, position: int) -> int:
+        positions.append(position)
+        if len(positions) == 2:
+            raise OSError(5, "Input/output error")
+        return real(source, target, count, start, position)
+
+    monkeypatch.setattr(os, "copy_file_range", fail_later)
+    monkeypatch.setattr(ziparchive, "_PIECE", 1000)
+    (model / "big.pt").write_bytes(data := os.urandom(3456))
+    extract(pack("m", "h.py", "1", serialized_file="big.pt"), tmp_path / "out", verify=True)
+    assert (tmp_path / "out" / "big.pt").read_bytes() == data
+    assert {0, 1000, 2000, 3000} <= set(positions)
+
+
+@pytest.mark.parametrize("archive_format", ["default", "tgz", "no-archive"])
+def test_hashes_come_with_the_extraction(model: Path, tmp_path: Path, archive_format: str) -> None:
+    (model / "big.pt").write_bytes(os.urandom(2_500_000))  # more than the hasher takes at once
+    path = pack("m", "h.py", "1", serialized_file="big.pt", archive_format=archive_format)
+    manifest, hashes = extract_hashed(path, tmp_path / "out")
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert hashes == {
+        file.relative_to(tmp_path / "out").as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+    assert manifest == read_manifest(path)
+    assert {name: one["sha256"] for name, one in manifest["files"].items()}.items() <= (
+        hashes.items()
+    )
 
 
 def test_no_manifest_is_torchserves_default(tmp_path: Path) -> None:
