@@ -20,6 +20,7 @@ from ts_archiver.errors import (
 from ts_archiver.inspecting import FileReport, Inspection, inspect
 from ts_archiver.manifest import Manifest
 from ts_archiver.packing import pack
+from ts_archiver.reading import fingerprint
 from ts_archiver.unpacking import extract, extract_hashed, read_manifest
 from ts_archiver.workflows import pack_workflow
 
@@ -44,6 +45,7 @@ __all__ = [
     "WriteFailed",
     "extract",
     "extract_hashed",
+    "fingerprint",
     "inspect",
     "pack",
     "pack_workflow",

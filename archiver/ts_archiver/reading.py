@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,12 @@ from ts_archiver.entries import Entry, Limits
 from ts_archiver.errors import CorruptArchive, NotAnArchive, ReadError, reason
 from ts_archiver.folderarchive import open_folder
 from ts_archiver.tararchive import open_tar
-from ts_archiver.ziparchive import open_zip
+from ts_archiver.ziparchive import directory, open_zip
 
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 _GZIP = b"\x1f\x8b"
+_GZIP_END = 8  # bytes: CRC-32 and size of what was compressed
 _TAR = (257, b"ustar")
 
 
@@ -40,6 +43,30 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Iterator[Entry]]:
         except OSError as error:
             raise ReadError(f"can't read {path}: {reason(error)}.") from error
         yield entries
+
+
+def fingerprint(path: Path) -> str:
+    """A hash by which to know an archive's file again, without reading much of it.
+
+    Of where the file lies and when it was changed (device, inode, size, both times), and of what
+    stands for its contents: a zip's directory with all CRC-32s, or gzip's checksum. Its files are
+    not read, nor is anything checked.
+
+    Raises:
+        ReadError: it can't be read, or its end is no zip's.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_ZIP)) in (_ZIP, _EMPTY_ZIP):
+                outline = directory(file, str(path))
+            else:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _GZIP_END))
+                outline = file.read()
+            found = os.fstat(file.fileno())
+    except OSError as error:
+        raise ReadError(f"can't read {path}: {reason(error)}.") from error
+    place = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.sha256(repr(place).encode() + outline).hexdigest()
 
 
 def _open_file(path: Path, limits: Limits) -> contextlib.AbstractContextManager[Iterator[Entry]]:

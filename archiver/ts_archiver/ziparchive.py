@@ -113,6 +113,17 @@ def open_zip(path: Path, limits: Limits) -> Iterator[Iterator[ZipEntry]]:
         yield iter(entries)
 
 
+def directory(file: BinaryIO, origin: str) -> bytes:
+    """The end of an open zip: names, sizes and CRC-32s of all that it holds.
+
+    Raises:
+        CorruptArchive
+    """
+    with _translated(origin), zipfile.ZipFile(file) as archive:
+        file.seek(archive.start_dir)
+        return file.read()
+
+
 def _entry(
     info: zipfile.ZipInfo, archive: zipfile.ZipFile, file: BinaryIO, origin: str
 ) -> ZipEntry:

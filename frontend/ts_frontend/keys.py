@@ -109,6 +109,8 @@ class Config:
     use_env_allowed_urls: bool = _key(False, v.boolean, env=None)
     archive_max_bytes: int = _key(256 << 30, v.whole(1, v.INT64_MAX))
     archive_max_ratio: float = _key(100.0, v.ratio)
+    archive_cache: Path | None = _key(None, v.optional_path)
+    archive_cache_max: int = _key(10 << 30, v.whole(0, v.INT64_MAX))
     install_py_dep_per_model: bool = _key(False, v.boolean)
     py_env_cache: Path | None = _key(None, v.optional_path)
     py_env_cache_max: int = _key(20, v.whole(0))

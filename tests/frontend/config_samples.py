@@ -29,6 +29,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "use_env_allowed_urls": ("true", True),
     "archive_max_bytes": ("1000", 1000),
     "archive_max_ratio": ("2.5", 2.5),
+    "archive_cache": ("unpacked", Path("unpacked")),
+    "archive_cache_max": ("0", 0),
     "install_py_dep_per_model": ("true", True),
     "py_env_cache": ("envs", Path("envs")),
     "py_env_cache_max": ("0", 0),

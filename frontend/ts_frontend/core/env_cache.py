@@ -1,8 +1,7 @@
 """Environments that models share and that outlive the server, each in a folder named by a hash of
 what it was made of. `python_env` gets them here, `management` gives them back.
 
-A folder carries a lock file: exclusive for who builds or removes it, shared for who uses it. The
-kernel drops the locks of a server that dies.
+`kept_folder` has their locks.
 """
 
 from __future__ import annotations
@@ -10,31 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
-import re
-import shutil
 import sys
-import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if sys.platform != "win32":
-    import fcntl
+from ts_frontend.core import kept_folder
+from ts_frontend.core.kept_folder import is_current, locked
 
 if TYPE_CHECKING:
     from ts_frontend.config import Config
 
-logger = logging.getLogger(__name__)
-
 Record = Mapping[str, str]
 
-_NAME = re.compile(r"[0-9a-f]{32}")
-_REMOVED = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.removed")
 _RECORD = "environment.json"
-_LOCK = "lock"
 _POLL = 0.2  # seconds; flock announces nothing to who does not block
 
 
@@ -92,31 +82,24 @@ class EnvCache:
 
     def prune(self) -> None:
         """Remove what was left half-built, and of too many those not used for longest. Blocks."""
-        used: list[tuple[float, Path]] = []
-        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if _REMOVED.fullmatch(entry.name):  # by a server that was killed over it
-                    shutil.rmtree(path, ignore_errors=True)
-                elif _NAME.fullmatch(entry.name):
-                    used.append((_last_used(path), path))
-        used.sort()
+        found = kept_folder.kept(self.folder)
+        used = sorted((kept_folder.last_used(path / _RECORD), path) for path in found)
         for number, (when, path) in enumerate(used, start=1):
             if when == 0 or number <= len(used) - self._keep:
-                _remove_unused(path)
+                kept_folder.remove_unused(path, "environment")
 
     async def _enter(
         self, folder: Path, lock: int, build: Callable[[Path], Awaitable[Record]]
     ) -> Record | None:
         """None where somebody else is at it, or just was: look again."""
         if _read(folder) is None:
-            if not (_locked(lock, exclusive=True) and _is_current(lock, folder)):
+            if not (locked(lock, exclusive=True) and is_current(lock, folder)):
                 return None
             if _read(folder) is None:
                 await _make(folder, build)
                 await asyncio.to_thread(self.prune)
         # A lock that becomes a shared one is nobody's in between, hence the second look.
-        if not (_locked(lock, exclusive=False) and _is_current(lock, folder)):
+        if not (locked(lock, exclusive=False) and is_current(lock, folder)):
             return None
         record = _read(folder)
         if record is not None:
@@ -146,37 +129,14 @@ def default_folder(environ: Mapping[str, str], temp: Path, kind: str = "envs") -
 
 def _open(folder: Path) -> int:
     """Raises OSError, also where what is there belongs to another user, who might change it."""
-    if sys.platform == "win32":
-        raise OSError("environments are not shared on Windows")
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.mkdir(exist_ok=True)
-    for path in (folder.parent, folder):
-        if path.stat().st_uid not in (os.getuid(), 0):
-            raise PermissionError(0, "it belongs to another user", str(path))
+    kept_folder.make(folder)
     try:
-        return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(folder / kept_folder.LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError:
         if _read(folder) is None:
             raise
-        return os.open(folder / _LOCK, os.O_RDONLY)  # in an image: used, never removed
-
-
-def _locked(lock: int, *, exclusive: bool) -> bool:
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_current(lock: int, folder: Path) -> bool:
-    """False where the folder was removed before the lock was ours."""
-    try:
-        return os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK))
-    except FileNotFoundError:
-        return False
+        # In an image: used, never removed.
+        return os.open(folder / kept_folder.LOCK, os.O_RDONLY)
 
 
 async def _make(folder: Path, build: Callable[[Path], Awaitable[Record]]) -> None:
@@ -186,7 +146,7 @@ async def _make(folder: Path, build: Callable[[Path], Awaitable[Record]]) -> Non
         draft.write_text(json.dumps(record, indent=2) + "\n")
         draft.replace(folder / _RECORD)
     except BaseException:
-        await asyncio.shield(asyncio.to_thread(_remove, folder))
+        await asyncio.shield(asyncio.to_thread(kept_folder.remove, folder))
         raise
 
 
@@ -197,29 +157,3 @@ def _read(folder: Path) -> Record | None:
         return record if os.path.samefile(record["folder"], folder) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def _last_used(folder: Path) -> float:
-    try:
-        return (folder / _RECORD).stat().st_mtime
-    except OSError:
-        return 0
-
-
-def _remove_unused(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        lock = os.open(folder / _LOCK, os.O_RDWR)
-        try:
-            if _locked(lock, exclusive=True) and _is_current(lock, folder):
-                logger.info("Removing the environment %s, which no server uses", folder)
-                _remove(folder)
-        finally:
-            os.close(lock)
-
-
-def _remove(folder: Path) -> None:
-    # Gone by its name at once: who waits for the lock must not build in what is being deleted.
-    aside = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}.removed")
-    with contextlib.suppress(OSError):
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)

@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ts_archiver import ArchiveError, Limits, ManifestError, extract, read_manifest
+from ts_archiver import (
+    ArchiveError,
+    ExtractFailed,
+    Limits,
+    ManifestError,
+    extract,
+    read_manifest,
+)
 from ts_frontend.core import part_file
 from ts_frontend.core.archive import Archive
+from ts_frontend.core.archive_cache import open_archive_cache
 from ts_frontend.core.download import Download
 from ts_frontend.core.own_folder import OwnFolder
 from ts_frontend.core.own_thread import in_own_thread
@@ -44,6 +52,7 @@ class Store:
     def __init__(self, config: Config) -> None:
         self._folder = config.model_store
         self._own = OwnFolder(config.temp_dir / "models")
+        self._cache = open_archive_cache(config)
         self._allowed = [re.compile(pattern, re.IGNORECASE) for pattern in config.allowed_urls]
         self._limits = Limits(
             max_total_bytes=config.archive_max_bytes, max_ratio=config.archive_max_ratio
@@ -117,6 +126,8 @@ class Store:
     async def clear_stale(self) -> None:
         """Delete what killed servers left, at start."""
         await _in_thread(self._own.clear_stale)
+        if self._cache is not None:
+            await _in_thread(self._cache.clear_stale)
         folder = self._folder
         if folder is not None:
             await _in_thread(lambda: part_file.clear_stale(folder))
@@ -139,6 +150,9 @@ class Store:
     def _delete(self, root: Path, downloaded: Path | None) -> None:
         _remove(root, downloaded)
         self._own.leave(root)
+        if self._cache is not None:
+            self._cache.release(root)
+            self._cache.prune()
 
     def _check(self, url: str) -> Path:
         if self._folder is None:
@@ -180,13 +194,26 @@ class Store:
         try:
             if source.is_dir():
                 return _link(source, root)
-            return root, extract(source, root, limits=self._limits)
+            return root, self._extract(source, root)
         except ManifestError as error:
             raise InvalidModel(f"{_BAD_MANIFEST} {error}") from error
         except ArchiveError as error:
             raise Internal(f"Failed to save model: {url}\n{error}") from error
         except OSError as error:
             raise _unusable(url, error) from error
+
+    def _extract(self, source: Path, root: Path) -> Mapping[str, Any]:
+        if self._cache is not None:
+            try:
+                return self._cache.take(source, root, self._limits)
+            except (OSError, ExtractFailed) as error:
+                logger.warning(
+                    "%s is unpacked for this start only, as archive_cache can't be used: %s",
+                    source.name,
+                    error,
+                )
+                self._cache.prune(0)  # the disk may be full
+        return extract(source, root, limits=self._limits)
 
 
 def default_name(url: str) -> str:
