@@ -7,6 +7,7 @@ where it runs: a command must answer at once, and `--start` forks before anythin
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -239,7 +240,11 @@ def _serve(config: Config, pid_file: PidFile, on_ready: Callable[[], None]) -> i
         print(f"Pid file {pid_file.path} can't be written: {error.strerror}; set TMPDIR.")
         return 1
     try:
+        gc.disable()  # looking for garbage among what is imported; `server` turns it on again
         # Here and not above: aiohttp and uvloop must not be loaded before the fork.
+        from ts_frontend.http.lean import import_server
+
+        import_server()
         from ts_frontend.server import run
 
         return run(config, on_ready=on_ready)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ts_frontend import java_plugins
 from ts_frontend.config_file import read_source
 from ts_frontend.keys import Config
 from ts_frontend.snapshot_store import snapshot_folder
@@ -269,6 +268,8 @@ def _report_idle_certificates(config: Config, draft: Draft) -> None:
 def _report_java_plugins(draft: Draft) -> None:
     setting = draft.settings.get("plugins_path")
     if setting is not None:
+        from ts_frontend import java_plugins  # few have any
+
         said = java_plugins.findings(setting.raw, draft.cwd)
         draft.warnings += [f"{setting.origin}: plugins_path: {one}" for one in said]
 

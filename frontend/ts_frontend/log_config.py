@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ts_frontend import log4j
 from ts_frontend.values import ConfigError
 
 PACKAGES = ("ts_frontend", "ts_worker")
@@ -63,6 +62,8 @@ def apply_log_config(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def _apply_log4j(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
+    from ts_frontend import log4j  # here, as the others: few starts need them
+
     found = log4j.read(path, lines)
     for name, level in found.levels.items():
         for own in PACKAGES if name == log4j.SERVER else (name,):

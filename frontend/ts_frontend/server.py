@@ -98,6 +98,8 @@ async def _serve(config: Config, on_ready: Callable[[], None]) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping)
     async with _running(config) as server:
+        gc.enable()
+        _warn_of_rivals()
         if not await _unless(stopping, server.management.startup.run()):
             log.info("Stopping while models are being loaded")
             return 0
@@ -246,7 +248,12 @@ def _greet(config: Config) -> None:
         __version__,
         config.restored_from or config.source or "defaults",
     )
-    for warning in (*config.warnings, *rivals()):
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def _warn_of_rivals() -> None:
+    for warning in rivals():
         log.warning("%s", warning)
 
 

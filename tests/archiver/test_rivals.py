@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from ts_archiver.cli import archiver_command, torch_model_archiver_command
 from ts_archiver.rivals import rivals
-from ts_frontend.config import Config
-from ts_frontend.server import _greet
+from ts_frontend.server import _warn_of_rivals
 from workflow_archiver.workflow_packaging import generate_workflow_archive
 
 CURE = "pip install --force-reinstall --no-deps torchserve-py"
@@ -55,5 +54,5 @@ def test_the_workflow_archiver_warns(
 
 
 def test_the_server_warns(rival: str, caplog: pytest.LogCaptureFixture) -> None:
-    _greet(Config())
+    _warn_of_rivals()
     assert f"{rival} is installed beside torchserve-py" in caplog.text

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-import psutil
 
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.history import tail, timestamp
@@ -166,6 +165,8 @@ def _measure(
 
 def _resident(pid: int) -> int:
     """Bytes of memory that a process holds; 0 where it has gone."""
+    import psutil  # a server that starts needs it not yet
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from ts_frontend.core.command import CommandFailed, run
 from ts_frontend.core.interpreter import Interpreter
 from ts_frontend.core.requirements import Requirements
@@ -84,6 +81,8 @@ def kept_packages(
     Raises:
         Contradiction: without a venv, another version is asked for.
     """
+    from packaging.utils import canonicalize_name  # late, as in `requirements`
+
     kept = {name: interpreter.packages[name] for name in KEPT if name in interpreter.packages}
     python = ".".join(map(str, interpreter.version))
     marks = {"python_version": python.rpartition(".")[0], "python_full_version": python}
@@ -188,6 +187,9 @@ def _find_uv(env: Mapping[str, str]) -> list[str]:
 
 
 def _problems(packages: str, kept: Mapping[str, str]) -> Iterator[str]:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
     for found in importlib.metadata.distributions(path=[packages]):
         for line in found.requires or ():
             try:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # These would bring a second package `ts`, which the worker would import in place of the server's.
 OURS = frozenset(
@@ -152,6 +153,10 @@ class _Reader:
                 )
             self._found.add(f"{path}{local['rest']}", f"{digest(path)} {local['rest']}")
             return
+        # Here: most servers start without a model that asks for packages.
+        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.utils import canonicalize_name
+
         try:
             named = Requirement(line.partition(" --")[0])
         except InvalidRequirement:  # an option, a URL, or what pip knows best how to complain about

@@ -27,7 +27,6 @@ from ts_archiver import (
 from ts_frontend.core import part_file
 from ts_frontend.core.archive import Archive
 from ts_frontend.core.archive_cache import open_archive_cache
-from ts_frontend.core.download import Download
 from ts_frontend.core.own_folder import OwnFolder
 from ts_frontend.core.own_thread import in_own_thread
 from ts_frontend.errors import DownloadFailed, Internal, InvalidModel, ModelNotFound
@@ -186,6 +185,8 @@ class Store:
                 raise Internal(f"Model file already exists {name}")
         except OSError as error:
             raise _unusable(url, error) from error
+        from ts_frontend.core.download import Download  # http.client and urllib.request: late
+
         download = Download(url, target, self._check_allowed, self._max_bytes, signed=signed)
         await download.run()
         return target

@@ -13,8 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-import psutil
-
 from ts_frontend.core.status import STATES, VersionStatus
 from ts_frontend.metrics.family import Family
 from ts_frontend.metrics.meters import VERSION
@@ -110,6 +108,8 @@ def pids(versions: Sequence[VersionStatus]) -> AbstractSet[int]:
 
 
 def _resident(pid: int) -> int | None:
+    import psutil  # a server that starts needs it not yet
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -77,7 +77,8 @@ def parse_spec(path: Path) -> Spec:
     """
     try:
         with path.open(encoding="utf-8") as stream:
-            data = yaml.safe_load(stream)
+            # libyaml, where there is one: this is a tenth of the time to start else.
+            data = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
         raise SpecError(f"Cannot read {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

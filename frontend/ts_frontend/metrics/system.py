@@ -11,8 +11,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import psutil
-
 from ts_frontend.metrics.system_command import SystemCommand
 
 log = logging.getLogger(__name__)
@@ -152,8 +150,7 @@ class SystemCollector:
 
     async def run(self) -> None:
         """Collect until cancelled. The reading itself happens in a thread."""
-        # The first call only opens psutil's measuring window.
-        psutil.cpu_percent()
+        await asyncio.to_thread(_open_window)
         try:
             while True:
                 for figure in await asyncio.to_thread(self.collect):
@@ -169,6 +166,8 @@ class SystemCollector:
         the command takes."""
         if self._command is not None:
             return [Figure(*figure) for figure in self._command.figures()]
+        import psutil
+
         figures = self._gpus.figures()
         figures.append(Figure("CPUUtilization", "Percent", psutil.cpu_percent()))
         try:
@@ -190,3 +189,9 @@ def _import_nvml() -> Any:
     import pynvml  # loaded late: a server without GPUs never pays for it
 
     return pynvml
+
+
+def _open_window() -> None:
+    import psutil  # here: the server listens before it measures anything
+
+    psutil.cpu_percent()  # the first call only opens the window of the next one
