@@ -192,7 +192,7 @@ def _build(config: Config, logs: Logs) -> _Parts:
     supervisor = Supervisor(
         config, catalog, backend, meter=recorder, log=logs, answer=answer, cores=cores
     )
-    store = Store(config)
+    store = Store(config, cores=cores)
     devices = Devices(config.number_of_gpu, os.environ)
     management = Management(config, catalog, store, supervisor, devices, cores=cores)
     snapshots = _snapshots(config, management)

@@ -19,6 +19,7 @@ class Archive:
         manifest: the parsed manifest, empty where there is none.
         downloaded: the file in the model store that goes away with the model.
         source: the archive or folder that it was made from.
+        size: bytes of the model's files.
     """
 
     url: str
@@ -27,3 +28,4 @@ class Archive:
     manifest: Mapping[str, Any]
     downloaded: Path | None = None
     source: Path | None = None
+    size: int = 0

@@ -20,7 +20,7 @@ from ts_frontend.core.registrar import Registrar
 from ts_frontend.core.registration import check_workers
 from ts_frontend.core.reload import Reloader
 from ts_frontend.core.settings import Registration
-from ts_frontend.core.startup import Identified, Startup
+from ts_frontend.core.startup import Identified, Startup, Turn
 from ts_frontend.core.store import Store
 from ts_frontend.core.supervisor import Change, Supervisor
 from ts_frontend.errors import (
@@ -217,9 +217,12 @@ class Management:
         """Delete the unpacked files of all models, once the supervisor is closed."""
         await self._registrar.close()
 
-    async def _enter_at_startup(self, asked: Registration, identified: Identified) -> ModelVersion:
-        at_startup = asked.restored is None
-        model, _ = await self._registrar.enter(asked, at_startup=at_startup, identified=identified)
+    async def _enter_at_startup(
+        self, asked: Registration, identified: Identified, turn: Turn
+    ) -> ModelVersion:
+        model, _ = await self._registrar.enter(
+            asked, at_startup=asked.restored is None, identified=identified, turn=turn
+        )
         return model
 
     async def _settle(self, change: Change, version: str | None) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -77,12 +77,14 @@ class Registrar:
         *,
         at_startup: bool,
         identified: Callable[[str, str], None] = lambda name, version: None,
+        turn: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[ModelVersion, Change]:
         """Register a version and begin to start its workers.
 
         Args:
             at_startup: it comes from ``load_models``, by whose rules it gets its workers.
             identified: told name and version once they are known.
+            turn: waits, with the archive unpacked, until the version may be registered.
 
         Raises:
             ServeError: it can't be registered; nothing of it is left.
@@ -92,6 +94,8 @@ class Registrar:
         async with self._fetched(asked) as archive:
             identified(*identify(asked, archive))
             blueprint = await asyncio.to_thread(draw, self._config, asked, archive)
+            if turn is not None:
+                await turn()
             async with self.lock(blueprint.name):
                 return await self._add(asked, blueprint, archive, at_startup)
 

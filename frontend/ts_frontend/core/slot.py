@@ -17,6 +17,7 @@ from ts_frontend.core.devices import GpuSet
 from ts_frontend.core.dispatch import Pump, death_status
 from ts_frontend.core.events import Reports
 from ts_frontend.core.history import History
+from ts_frontend.core.load_gate import LoadGate
 from ts_frontend.core.meter import Meter, RestartReason, VersionMeter
 from ts_frontend.core.settings import Settings
 from ts_worker.backend.base import Backend, ExitReason, LoadFailed, Worker, WorkerSpec
@@ -44,6 +45,8 @@ class Slot:
     Args:
         id: TorchServe's worker id, a port number in its day.
         name: ``W-{id}-{model}_{version}``, as in logs and metrics.
+        gate: has its workers wait until they may load.
+        needs: bytes of memory that a worker takes to load its model, as far as one can tell.
         counts: of this model version, told of each batch and restart.
         make_spec: what to start, asked before each attempt.
         given_up: called when no further attempt will be made.
@@ -58,6 +61,8 @@ class Slot:
         name: str,
         *,
         backend: Backend,
+        gate: LoadGate,
+        needs: int,
         queue: JobQueue,
         settings: Settings,
         meter: Meter,
@@ -82,6 +87,8 @@ class Slot:
         self.started_at = time.time()  # of the current process
         self.failure: LoadFailed | None = None  # of the last worker, until the next has loaded
         self._backend = backend
+        self._gate = gate
+        self._needs = needs
         self._queue = queue
         self._settings = settings
         self._meter = meter
@@ -178,11 +185,12 @@ class Slot:
 
     async def _load(self) -> LoadFailed:
         """Start a worker and serve until it ends; the result says why it did."""
-        begun = time.monotonic()
         self._ending = "load_failed"
-        spec = self._make_spec(self)
         try:
-            worker = await self._backend.start(spec)
+            async with self._gate.turn(self._needs):
+                begun = time.monotonic()
+                spec = self._make_spec(self)
+                worker = await self._backend.start(spec)
         except OSError as error:
             raise LoadFailed(500, f"The worker process could not start: {error}.") from error
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,21 @@ logger = logging.getLogger(__name__)
 
 # Told the name and version of a model once its archive is unpacked.
 Identified = Callable[[str, str], None]
+# Waits until the models that are listed before have been registered.
+Turn = Callable[[], Awaitable[object]]
 
+# Archives that are fetched ahead of their turn: enough to keep cores and downloads busy.
+_AHEAD = 8
 _ALL = "all"  # the entry of a store that can't be read
 
 
 class Startup:
-    """Loads models one after another; one that fails is logged and kept, the others go on.
+    """Fetches models side by side and registers them in their order, since the first version of a
+    model is its default; one that fails is logged and kept, the others go on.
 
     Args:
-        enter: registers a model and starts its workers, without waiting for these.
+        enter: registers a model once it is its turn and starts its workers, without waiting for
+            these.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class Startup:
         config: Config,
         catalog: Catalog,
         store: Store,
-        enter: Callable[[Registration, Identified], Awaitable[ModelVersion]],
+        enter: Callable[[Registration, Identified, Turn], Awaitable[ModelVersion]],
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -71,8 +77,7 @@ class Startup:
 
         Workers go on loading after the return. Names are trimmed, which TorchServe did not do.
         """
-        for entry in await self._listed(load_models):
-            await self._load(entry)
+        await self._register_all(map(_asked, await self._listed(load_models)))
         self._readiness.loaded()
 
     async def _listed(self, load_models: str) -> list[str]:
@@ -85,10 +90,6 @@ class Startup:
             self._fail(FailedModel("all", "all", text, entry=_ALL), History())
             return []
 
-    async def _load(self, entry: str) -> None:
-        name, url = _split_entry(entry)
-        await self._register(Registration(url, model_name=name), shown(entry))
-
     async def restore(self, snapshot: ModelSnapshot) -> None:
         """Register what a snapshot has; those that fail stay part of the next one.
 
@@ -97,17 +98,8 @@ class Startup:
         """
         listed = ", ".join(map(str, snapshot.versions)) or "no models"
         logger.info("Restoring %s from snapshot %s", listed, snapshot.name)
-        for one in sorted(snapshot.versions, key=lambda one: not one.default):
-            await self._register(
-                Registration(
-                    one.mar_name,
-                    model_name=one.model,
-                    handler=one.handler,
-                    runtime=one.runtime,
-                    weights_only=one.weights_only,
-                    restored=one,
-                )
-            )
+        saved = sorted(snapshot.versions, key=lambda one: not one.default)
+        await self._register_all((_restored(one), None) for one in saved)
         if snapshot.failed:
             await self._load_again(snapshot.failed)
         self._readiness.loaded()
@@ -116,9 +108,8 @@ class Startup:
         """Try what failed in the last run, unless ``load_models`` has been changed meanwhile: a
         server that starts twice in one way must not be ready the second time only."""
         listed = await self._listed(self._config.load_models or "")
-        for entry in listed:
-            if shown(entry) in failed or _ALL in failed:
-                await self._load(entry)
+        again = [entry for entry in listed if shown(entry) in failed or _ALL in failed]
+        await self._register_all(map(_asked, again))
         for gone in set(failed) - {_ALL, *map(shown, listed)}:
             logger.info("%s failed in the last run and is no longer in load_models", gone)
 
@@ -158,7 +149,37 @@ class Startup:
         """What of ``load_models`` the next start has to try again."""
         return [one.entry for one in self.failures if one.entry is not None]
 
-    async def _register(self, asked: Registration, entry: str | None = None) -> None:
+    async def _register_all(self, wanted: Iterable[tuple[Registration, str | None]]) -> None:
+        """Register each, with what names it in ``load_models`` if it is from there."""
+        window = asyncio.Semaphore(_AHEAD)
+        before = asyncio.Event()
+        before.set()
+        met: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            for asked, entry in wanted:
+                await window.acquire()
+                done = asyncio.Event()
+                if asked.url in met:  # a download of that name is there, or not: that depends
+                    await before.wait()
+                met.add(asked.url)
+                group.create_task(self._in_turn(asked, entry, before, done, window))
+                before = done
+
+    async def _in_turn(
+        self,
+        asked: Registration,
+        entry: str | None,
+        before: asyncio.Event,
+        done: asyncio.Event,
+        window: asyncio.Semaphore,
+    ) -> None:
+        try:
+            await self._register(asked, entry, before.wait)
+        finally:
+            window.release()
+        done.set()
+
+    async def _register(self, asked: Registration, entry: str | None, turn: Turn) -> None:
         begun = History()
         begun.add("REGISTERING")
         saved = asked.restored
@@ -176,13 +197,15 @@ class Startup:
                 failed = replace(failed, name=name, version=version)
 
         try:
-            model = await self._enter(asked, identified)
+            model = await self._enter(asked, identified, turn)
         except Conflict as error:  # listed twice: the version is there, by whichever came first
             _log_failure(asked.url, error.message)
         except ServeError as error:
+            await turn()
             self._fail(replace(failed, error=error.message), begun)
         except Exception as bug:  # a bug that one archive brings out: the others can still serve
             text = "".join(traceback.format_exception(bug))
+            await turn()
             self._fail(replace(failed, error=f"{type(bug).__name__}: {bug}", traceback=text), begun)
         else:
             self._catalog.confirm_default(model)
@@ -199,6 +222,22 @@ class Startup:
 def _log_failure(url: str, error: str, trace: str = "") -> None:
     text = without_secrets(error + (trace and f"\n{trace}"), url)
     logger.error("Failed to load model: %s, %s", shown(url), text)
+
+
+def _asked(entry: str) -> tuple[Registration, str]:
+    name, url = _split_entry(entry)
+    return Registration(url, model_name=name), shown(entry)
+
+
+def _restored(one: SavedVersion) -> Registration:
+    return Registration(
+        one.mar_name,
+        model_name=one.model,
+        handler=one.handler,
+        runtime=one.runtime,
+        weights_only=one.weights_only,
+        restored=one,
+    )
 
 
 def _split_entry(entry: str) -> tuple[str | None, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import shutil
 from collections import Counter
@@ -46,9 +47,14 @@ _BAD_MANIFEST = "Failed to parse signature.json."  # TorchServe's name for the m
 
 
 class Store:
-    """The model store folder and the folder for unpacked models."""
+    """The model store folder and the folder for unpacked models.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        cores: usable ones; so many archives are unpacked at the same time, but two at least.
+    """
+
+    def __init__(self, config: Config, *, cores: int = 2) -> None:
+        self._unpacking = asyncio.Semaphore(max(2, cores))
         self._folder = config.model_store
         self._own = OwnFolder(config.temp_dir / "models")
         self._cache = open_archive_cache(config)
@@ -105,12 +111,14 @@ class Store:
             await _in_thread(lambda: _remove(None, useless))
             raise _unusable(url, error) from error
         try:
-            model_dir, manifest = await _in_thread(lambda: self._unpack(source, root, url))
+            async with self._unpacking:
+                model_dir, manifest = await _in_thread(lambda: self._unpack(source, root, url))
+                size = await _in_thread(lambda: _size(model_dir))
         except BaseException:
             useless = self._leave(source, downloaded)
             await _in_thread(lambda: self._delete(root, useless))
             raise
-        return Archive(url, model_dir, root, manifest, downloaded, source)
+        return Archive(url, model_dir, root, manifest, downloaded, source, size)
 
     async def discard(self, archive: Archive) -> None:
         """Delete what `fetch` made: never a user's own folder or local archive, and a downloaded
@@ -281,6 +289,16 @@ def _link(source: Path, root: Path) -> tuple[Path, Mapping[str, Any]]:
     link = root / source.name
     link.symlink_to(source, target_is_directory=True)
     return link, manifest
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they can be looked at."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
 
 
 def _remove(root: Path | None, downloaded: Path | None) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.events import CallAnswerer, Reports
 from ts_frontend.core.inference import no_worker
+from ts_frontend.core.load_gate import LoadGate
+from ts_frontend.core.memory import available_memory
 from ts_frontend.core.meter import Meter, ModelLog
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.core.slot import Slot, State
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# A model while it loads, in sizes of its files: what is read and what is made of it.
+_LOADED = 2
 _STOP_MARGIN = 5.0  # seconds beyond the drain limit for processes to end
 _TRACEBACK_LINES = 60
 
@@ -67,6 +71,7 @@ class Supervisor:
         self._log = log
         self._answer = answer
         self._cores = cores
+        self._gate = LoadGate(max(2, cores), available_memory)
         self._next_id = config.initial_worker_port
         self._next_parallel_id = config.initial_distribution_port
         self._tasks: set[asyncio.Task[None]] = set()
@@ -189,6 +194,8 @@ class Supervisor:
             id,
             name,
             backend=self._backend,
+            gate=self._gate,
+            needs=_LOADED * model.archive.size,
             queue=model.queue,
             settings=model.settings,
             meter=self._meter,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-_Reader = Callable[[Path], "float | None"]
+from ts_frontend.core.cgroups import memberships, read, walk
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -27,37 +26,22 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 def _quota(root: Path) -> float | None:
     quotas: list[float] = []
-    for controllers, path in _memberships(root):
+    for controllers, path in memberships(root):
         if controllers == "":
-            quotas += _walk(root / "sys/fs/cgroup", path, _read_v2)
+            quotas += walk(root / "sys/fs/cgroup", path, _read_v2)
         elif "cpu" in controllers.split(","):
             for mount in {controllers, "cpu"}:
-                quotas += _walk(root / "sys/fs/cgroup" / mount, path, _read_v1)
+                quotas += walk(root / "sys/fs/cgroup" / mount, path, _read_v1)
     return min(quotas, default=None)
 
 
-def _memberships(root: Path) -> list[tuple[str, str]]:
-    """(controllers, path) of each line ``id:controllers:path``; v2 has no controllers."""
-    lines = _read(root / "proc/self/cgroup").splitlines()
-    parts = [line.split(":", 2) for line in lines]
-    return [(part[1], part[2]) for part in parts if len(part) == 3]
-
-
-def _walk(mount: Path, path: str, read: _Reader) -> list[float]:
-    """Quotas of the group and its parents: each of them limits. In a container the path may be
-    the host's and missing here; the walk then still reaches the mount, which is our own group."""
-    inside = PurePosixPath(path.lstrip("/"))
-    groups = [mount / group for group in (inside, *inside.parents)]
-    return [quota for group in groups if (quota := read(group)) is not None]
-
-
 def _read_v2(group: Path) -> float | None:
-    fields = _read(group / "cpu.max").split()
+    fields = read(group / "cpu.max").split()
     return _ratio(fields[0], fields[1]) if len(fields) == 2 else None
 
 
 def _read_v1(group: Path) -> float | None:
-    return _ratio(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+    return _ratio(read(group / "cpu.cfs_quota_us"), read(group / "cpu.cfs_period_us"))
 
 
 def _ratio(quota: str, period: str) -> float | None:
@@ -66,10 +50,3 @@ def _ratio(quota: str, period: str) -> float | None:
     except ValueError:  # "max", or no such file
         return None
     return limit / span if limit > 0 and span > 0 else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
