@@ -91,7 +91,8 @@ def get_yaml_config(yaml_file_path: str) -> Any:
     yaml = _yaml()
     with open(yaml_file_path, encoding="utf-8") as file:
         try:
-            return yaml.safe_load(file)
+            # libyaml, where there is one: each worker reads metrics.yaml.
+            return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except yaml.YAMLError as error:
             raise ValueError(
                 f"{yaml_file_path} is not valid YAML: {' '.join(str(error).split())}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
-from typing import Optional
+from typing import Any, Optional
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -32,14 +33,24 @@ class ThreadCount:
         if self._applied is not None and torch.get_num_threads() != self._applied:
             return
         torch.set_num_threads(count)
-        self._applied = count
+        first, self._applied = self._applied is None, count
         if "numpy" in sys.modules:
-            _limit_blas(count)
+            libraries = known_libraries() if first else _libraries()
+            if libraries is not None:
+                libraries.limit(limits=count)
 
 
-def _limit_blas(count: int) -> None:
+@functools.lru_cache(maxsize=1)
+def known_libraries() -> Any:
+    """What `_libraries` found when it was asked first. The zygote asks for its workers: before a
+    model is loaded they have the same, and to look takes longer than many a model."""
+    return _libraries()
+
+
+def _libraries() -> Any:
+    """Those that threadpoolctl knows, of all that this process has loaded; None without it."""
     try:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
-        return  # numpy keeps what OPENBLAS_NUM_THREADS said at import
-    threadpoolctl.threadpool_limits(count)
+        return None  # numpy keeps what OPENBLAS_NUM_THREADS said at import
+    return threadpoolctl.ThreadpoolController()

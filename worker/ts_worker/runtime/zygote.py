@@ -19,6 +19,7 @@ import sys
 from typing import Callable, List, NoReturn, Optional, Tuple
 
 from ts_worker.runtime import birth, loop
+from ts_worker.runtime.threads import known_libraries
 
 PID = struct.Struct("!q")
 _MODULES = (
@@ -46,6 +47,7 @@ def main(control: socket.socket, lifeline: int) -> int:
         # A missing torchvision only means that the models which need it will say so.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    known_libraries()
     gc.collect()
     gc.freeze()  # a collection in a child must not touch, and so copy, what it inherited
     tops = sorted({name.partition(".")[0] for name in sys.modules} - {"__main__"})
