@@ -2,10 +2,13 @@
 #   make demo                       serve a pretrained model and classify two photos
 #   make test                       lint, types, import rules and all tests that take seconds
 #   make test PYTHON=python3.12     with another interpreter (before the first set-up)
+#   make bench QUICK=1              a quick benchmark; BENCH_FLAGS="--servers ..." chooses
 #   make demo PIP_FLAGS="..."       with further options for pip, such as an index of your own
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+QUICK ?=
+BENCH_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -13,7 +16,7 @@ EXTRAS := dev,demo,examples,explain,onnx
 EXAMPLE := examples/efficientnet_lite0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-slow test-all lint format types imports bench-echo clean distclean
+.PHONY: help setup demo serve test test-slow test-all lint format types imports bench bench-echo clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -65,8 +68,11 @@ types: $(INSTALLED) ## mypy, strict
 imports: $(INSTALLED) ## who may import whom
 	$(BIN)/lint-imports
 
-bench-echo: $(INSTALLED) ## requests/s beside TorchServe 0.12 and mosec; needs wrk and java
-	@$(BIN)/python benchmarks/echo/run.py
+bench: $(INSTALLED) ## beside every peer, 30 minutes (QUICK=1: 5); needs wrk, java and a C compiler
+	@$(BIN)/python -m benchmarks.run $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH_FLAGS)
+
+bench-echo: $(INSTALLED) ## the requests/s of `make bench` alone
+	@$(BIN)/python -m benchmarks.run --suites echo $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH_FLAGS)
 
 clean: ## remove what running left behind
 	rm -rf build dist logs key_file.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,7 @@
 """What `prefetch` and `preprocess_ahead` gain: the same models with and without, side by side.
 
 One server has them all, so that a noisy minute of the machine hits them alike; they are loaded in
-turns. Needs wrk. `python benchmarks/prefetch/run.py --help` has the options.
+turns. Needs wrk. `python -m benchmarks.prefetch.run --help` has the options.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from benchmarks.environments import our_environ
+from benchmarks.load import wrk
+from benchmarks.process import free_ports, request, running, tail
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "echo"))
-
-from process import free_ports, post, running, tail  # noqa: E402  (found a line above)
-
 SCRIPTS = Path(sys.executable).parent
 KINDS = {  # what the handler does, its body and how that is typed
     "resnet": ({}, "image.jpg", "image/jpeg"),
@@ -49,7 +49,7 @@ def main() -> None:
         models = [f"{kind}-{way}" for kind in options.kinds for way in WAYS]
         for model in models:
             _archive(folder, model, options.batch)
-        with running(_command(folder, models, port, others), folder):
+        with running(_command(folder, models, port, others), folder, our_environ()):
             token = _wait(folder, models, port)
             for kind in options.kinds:
                 _compare(folder, f"http://127.0.0.1:{port}/predictions/{kind}-", token, options)
@@ -103,7 +103,9 @@ def _wait(folder: Path, models: list[str], port: int) -> str:
             token = str(json.loads(text)["inference"]["key"])
             body = (folder / "image.jpg").read_bytes()
             url = f"http://127.0.0.1:{port}/predictions/{{}}"
-            if all(post(url.format(m), body, token) for m in models if "json" not in m):
+            photographed = [model for model in models if "json" not in model]
+            answers = [request("POST", url.format(m), body, token)[0] for m in photographed]
+            if all(status == 200 for status in answers):
                 return token
         time.sleep(0.2)
     raise SystemExit(f"the server does not answer:\n{tail(folder)}")
@@ -115,23 +117,12 @@ def _compare(folder: Path, url: str, token: str, options: argparse.Namespace) ->
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(-1, options.rounds):  # the first one warms up
         for way in list(WAYS) if number % 2 else reversed(WAYS):
-            command = [
-                "wrk",
-                "-t1",
-                f"-c{options.connections}",
-                f"-d{options.seconds}s",
-                "--timeout",
-                "30s",
-            ]
-            command += ["-s", str(HERE / "post.lua"), f"{url}{way}", "--"]
-            command += [token, str(folder / file), content_type]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"rate"')]
-            result = json.loads(line)
-            if result["errors"]:
-                raise SystemExit(f"{kind}-{way}: {result}\n{tail(folder)}")
+            target = wrk.Target(f"{url}{way}", token, folder / file, content_type)
+            sample = wrk.measure(target, options.connections, options.seconds)
+            if sample.errors:
+                raise SystemExit(f"{kind}-{way}: {sample}\n{tail(folder)}")
             if number >= 0:
-                rates[way].append(result["rate"])
+                rates[way].append(sample.rate)
     for way, measured in rates.items():
         ratios = [one / plain for one, plain in zip(measured, rates["plain"], strict=True)]
         print(

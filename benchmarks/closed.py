@@ -1,0 +1,120 @@
+"""Measures workloads of a closed loop on every server, in turns; suites say which.
+
+Used by the suites echo, bodies and images.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.load import wrk
+from benchmarks.peers.peer import Job, Peer, Server
+from benchmarks.peers.registry import peers
+from benchmarks.process import NotReady, cpu_seconds
+from benchmarks.rows import Row, failed
+from benchmarks.suite import Options, rounds
+
+WARM_UP = 5.0  # seconds: TorchServe's JIT compiler is still at work after two
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A job and how many connections ask for it, one number after the other."""
+
+    name: str
+    job: Job
+    connections: tuple[int, ...]
+
+
+def measured(suite: str, workloads: Sequence[Workload], options: Options) -> Iterator[Row]:
+    """A row for each workload, server and number of connections, once a round."""
+    wrk.check()
+    known = peers()
+    chosen: dict[tuple[str, str], Job] = {}
+    broken: set[tuple[str, str]] = set()
+    with TemporaryDirectory(prefix="bench-body-") as scratch:
+        for _, names in rounds(options):
+            for workload in workloads:
+                for name in names:
+                    peer, key = known[name], (name, workload.name)
+                    if workload.job.work not in peer.works or key in broken:
+                        continue
+                    run = _Run(suite, workload, peer, options, Path(scratch))
+                    if key not in chosen:
+                        variants = peer.variants(workload.job)
+                        chosen[key] = variants[0] if len(variants) == 1 else run.best(variants)
+                    for row in run.rows(chosen[key]):
+                        if row.problem:
+                            broken.add(key)
+                        yield row
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One workload on one peer."""
+
+    suite: str
+    workload: Workload
+    peer: Peer
+    options: Options
+    scratch: Path
+
+    def rows(self, job: Job) -> Iterator[Row]:
+        row = Row(
+            suite=self.suite,
+            workload=self.workload.name,
+            server=self.peer.name,
+            metric="throughput",
+            unit="requests/s",
+            better="more",
+            samples=(),
+            settings=self.peer.settings(job),
+        )
+        left = list(self.workload.connections)
+        try:
+            with self.peer.serving(job) as server:
+                target = self._target(server, job)
+                wrk.measure(target, max(left), self._warm_up())
+                while left:
+                    yield self._measured(replace(row, load=left[0]), server, target)
+                    left.pop(0)
+        except (NotReady, RuntimeError, OSError, subprocess.CalledProcessError) as problem:
+            stderr = getattr(problem, "stderr", "") or ""
+            for load in left:
+                yield failed(replace(row, load=load), f"{problem}\n{stderr}")
+
+    def best(self, variants: Sequence[Job]) -> Job:
+        """The variant that answers most with the most connections; the first where none answers."""
+        rates: list[float] = []
+        for job in variants:
+            try:
+                with self.peer.serving(job) as server:
+                    target, connections = self._target(server, job), max(self.workload.connections)
+                    wrk.measure(target, connections, 1)
+                    rates.append(wrk.measure(target, connections, self.options.seconds).rate)
+            except (NotReady, RuntimeError, OSError, subprocess.CalledProcessError):
+                rates.append(0.0)
+        return variants[rates.index(max(rates))]
+
+    def _measured(self, row: Row, server: Server, target: wrk.Target) -> Row:
+        assert row.load is not None
+        before = cpu_seconds(server.pid)
+        sample = wrk.measure(target, int(row.load), self.options.seconds)
+        spent = cpu_seconds(server.pid) - before
+        answered = sample.rate * sample.seconds
+        figures = sample.figures()
+        if answered:
+            figures["server cpu ms/request"] = (spent / answered * 1000,)
+        return replace(row, samples=(sample.rate,), figures=figures)
+
+    def _target(self, server: Server, job: Job) -> wrk.Target:
+        body = self.scratch / "body"
+        body.write_bytes(job.probe)
+        return wrk.Target(server.url, server.token, body, job.content_type)
+
+    def _warm_up(self) -> float:
+        return WARM_UP if not self.options.quick else 3.0

@@ -1,0 +1,42 @@
+"""TorchServe 0.12.0, the reference of most ratios."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.environments import CACHE, environment, require
+from benchmarks.peers.peer import Job
+from benchmarks.peers.torchserve_like import TorchServeLike
+
+# torchserve 0.12 declares neither yaml nor captum, but does not serve an image without.
+PACKAGES = ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "pyyaml", "captum")
+
+
+class TorchServe(TorchServeLike):
+    """The Java server with its Python workers."""
+
+    name = "torchserve"
+
+    def install(self) -> None:
+        require("java", "apt-get install -y openjdk-17-jre-headless")
+        environment("torchserve", PACKAGES)
+
+    def version(self) -> str:
+        return "0.12.0"
+
+    def scripts(self) -> tuple[Path, Path]:
+        folder = CACHE / "torchserve" / "bin"
+        return folder / "torch-model-archiver", folder / "torchserve"
+
+    def variants(self, job: Job) -> tuple[Job, ...]:
+        return fair_threads(job)
+
+
+def fair_threads(job: Job) -> tuple[Job, ...]:
+    """The server's own number of torch threads, and one that does not oversubscribe the cores."""
+    cores = len(os.sched_getaffinity(0))
+    if job.workers == 1 or job.threads is not None:
+        return (job,)
+    return job, replace(job, threads=max(1, cores // job.workers))
