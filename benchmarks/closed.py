@@ -6,7 +6,7 @@ Used by the suites echo, bodies and images.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +30,16 @@ class Workload:
     connections: tuple[int, ...]
 
 
-def measured(suite: str, workloads: Sequence[Workload], options: Options) -> Iterator[Row]:
-    """A row for each workload, server and number of connections, once a round."""
+def measured(
+    suite: str,
+    workloads: Sequence[Workload],
+    options: Options,
+    limit: Callable[[Workload], Iterator[Row]] | None = None,
+) -> Iterator[Row]:
+    """A row for each workload, server and number of connections, once a round.
+
+    ``limit`` measures what is no server beside them, once a round, too.
+    """
     wrk.check()
     known = peers()
     chosen: dict[tuple[str, str], Job] = {}
@@ -51,6 +59,8 @@ def measured(suite: str, workloads: Sequence[Workload], options: Options) -> Ite
                         if row.problem:
                             broken.add(key)
                         yield row
+                if limit is not None:
+                    yield from limit(workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class _Run:
             unit="requests/s",
             better="more",
             samples=(),
-            settings=self.peer.settings(job),
+            settings=self._settings(job),
         )
         left = list(self.workload.connections)
         try:
@@ -86,6 +96,11 @@ class _Run:
             stderr = getattr(problem, "stderr", "") or ""
             for load in left:
                 yield failed(replace(row, load=load), f"{problem}\n{stderr}")
+
+    def _settings(self, job: Job) -> str:
+        tried = len(self.peer.variants(self.workload.job))
+        best = f", the best of {tried} set-ups" if tried > 1 else ""
+        return f"{self.peer.settings(job)}{best}"
 
     def best(self, variants: Sequence[Job]) -> Job:
         """The variant that answers most with the most connections; the first where none answers."""

@@ -1,7 +1,7 @@
 """Puts each peer into an environment of its own, once; the peers call it before they are measured.
 
-The environments live under `.bench/`, outside git. `.bench/torch` has torch, torchvision, numpy and
-pillow in the versions that this checkout's environment has, and every peer's environment finds
+The environments live under `.bench/`, outside git. `.bench/torch` has torch and what models
+need in the versions that this checkout's environment has, and every peer's environment finds
 them there by a `.pth`, so that no ratio comes from different builds of torch and no disk is filled
 with copies. A stamp names what was installed: a second run installs nothing, a changed pin anew.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.process import clean_environ
@@ -22,7 +22,7 @@ from benchmarks.suite import Missing
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".bench"
-SHARED = ("torch", "torchvision", "numpy", "pillow")
+SHARED = ("torch", "torchvision", "numpy", "pillow", "efficientnet-lite-pytorch")
 
 
 def require(command: str, cure: str) -> None:
@@ -54,6 +54,19 @@ def environment(name: str, requirements: Sequence[str], torch: bool = True) -> P
     return folder / "bin"
 
 
+def shared_python() -> Path:
+    """The interpreter of `.bench/torch`, which has torch and what models need, but no server.
+
+    Raises:
+        Missing: pip could not install them, or ours has not got them.
+    """
+    try:
+        pins = [f"{package}=={version(package).partition('+')[0]}" for package in SHARED]
+    except PackageNotFoundError as unknown:
+        raise Missing(f"{unknown.name} is not installed. Cure: make setup") from None
+    return environment("torch", pins, torch=False) / "python"
+
+
 def our_bin() -> Path:
     """The folder of the project's own commands, where `make` installed them."""
     folder = Path(sys.executable).parent
@@ -72,8 +85,7 @@ def our_environ() -> dict[str, str]:
 
 def _shared() -> Path:
     """The folder of packages that all peers have in common."""
-    pins = [f"{package}=={version(package).partition('+')[0]}" for package in SHARED]
-    environment("torch", pins, torch=False)
+    shared_python()
     return _site_packages(CACHE / "torch")
 
 

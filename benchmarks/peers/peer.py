@@ -89,7 +89,7 @@ class Peer(ABC):
     path = "/"  # of predictions
     tokens = False  # writes key_file.json and wants its keys
     management = False  # has the management API of TorchServe, on the second port
-    works: tuple[Work, ...] = ("echo", "length", "image")
+    works: tuple[Work, ...] = ("echo", "length", "image", "small")
 
     @abstractmethod
     def install(self) -> None:
@@ -106,6 +106,10 @@ class Peer(ABC):
     @abstractmethod
     def version(self) -> str:
         """Of the installed server."""
+
+    def server_process(self, server: Server) -> int:
+        """The pid of the server without its workers."""
+        return server.pid
 
     def settings(self, job: Job) -> str:
         """How this peer is set up for ``job``, in words, for the row."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.environments import CACHE, environment, require
-from benchmarks.peers.peer import Job
+from benchmarks.peers.peer import Job, Server
 from benchmarks.peers.torchserve_like import TorchServeLike
+from benchmarks.process import family
 
 # torchserve 0.12 declares neither yaml nor captum, but does not serve an image without.
 PACKAGES = ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "pyyaml", "captum")
@@ -29,6 +30,10 @@ class TorchServe(TorchServeLike):
     def scripts(self) -> tuple[Path, Path]:
         folder = CACHE / "torchserve" / "bin"
         return folder / "torch-model-archiver", folder / "torchserve"
+
+    def server_process(self, server: Server) -> int:
+        """Not the launcher in Python, but the Java process that it starts."""
+        return next((one.pid for one in family(server.pid) if one.name() == "java"), server.pid)
 
     def variants(self, job: Job) -> tuple[Job, ...]:
         return fair_threads(job)

@@ -23,7 +23,6 @@ class TorchServeLike(Peer):
     path = f"/predictions/{MODEL}"
     tokens = True
     management = True
-    works = ("echo", "length", "image", "small")
 
     @abstractmethod
     def scripts(self) -> tuple[Path, Path]:

@@ -4,10 +4,8 @@ from the same libraries, so that every server does the same work. Imported by th
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -21,23 +19,6 @@ _STEPS = transforms.Compose(
         transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
     ]
 )
-
-
-def load(folder: str) -> torch.nn.Module:
-    """The model of ``folder``/model.py with its weights, ready to infer."""
-    spec = importlib.util.spec_from_file_location("bench_model", Path(folder) / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (model_class,) = (
-        one
-        for one in vars(module).values()
-        if isinstance(one, type) and one.__module__ == "bench_model"
-    )
-    model = model_class()
-    model.load_state_dict(torch.load(Path(folder) / "weights.pth", weights_only=True))
-    return model.eval()
 
 
 def preprocess(body: bytes) -> torch.Tensor:

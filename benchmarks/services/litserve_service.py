@@ -49,10 +49,11 @@ class Classify(Echo):
     """JPEG in, the five best classes out."""
 
     def setup(self, device):
+        import eager
         import images
 
         self.images = images
-        self.model = images.load(JOB["model"])
+        self.model = eager.load(JOB["model"])
 
     def decode_request(self, request: Raw):
         return self.images.preprocess(request)
@@ -62,8 +63,23 @@ class Classify(Echo):
         return answers if JOB["batch"] > 1 else answers[0]
 
 
+class Small(Echo):
+    """JSON list in and out, the small model between."""
+
+    def setup(self, device):
+        import eager
+        import torch
+
+        self.torch = torch
+        self.model = eager.load(JOB["model"])
+
+    def predict(self, data):
+        with self.torch.inference_mode():
+            return self.model(self.torch.tensor([data]))[0].tolist()
+
+
 def main():
-    api = {"echo": Echo, "length": Length, "image": Classify}[JOB["work"]]
+    api = {"echo": Echo, "length": Length, "image": Classify, "small": Small}[JOB["work"]]
     batching = {"max_batch_size": JOB["batch"], "batch_timeout": JOB["delay_ms"] / 1000}
     server = litserve.LitServer(
         api(**batching if JOB["batch"] > 1 else {}),

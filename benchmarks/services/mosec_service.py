@@ -46,11 +46,12 @@ class Classify(Worker):
     """The second stage, or the only one."""
 
     def __init__(self):
+        import eager
         import images
         import torch
 
         self.images, self.torch = images, torch
-        self.model = images.load(JOB["model"])
+        self.model = eager.load(JOB["model"])
 
     def deserialize(self, data):
         return self.images.preprocess(data)
@@ -62,11 +63,26 @@ class Classify(Worker):
         return answers if JOB["batch"] > 1 else answers[0]
 
 
+class Small(Worker):
+    """JSON list in and out, the small model between."""
+
+    def __init__(self):
+        import eager
+        import torch
+
+        self.torch = torch
+        self.model = eager.load(JOB["model"])
+
+    def forward(self, data):
+        with self.torch.inference_mode():
+            return self.model(self.torch.tensor([data]))[0].tolist()
+
+
 def main():
     server = Server()
     if JOB["processes"]:
         server.append_worker(Preprocess, num=JOB["processes"])
-    worker = {"echo": Echo, "length": Length, "image": Classify}[JOB["work"]]
+    worker = {"echo": Echo, "length": Length, "image": Classify, "small": Small}[JOB["work"]]
     batching = {"max_batch_size": JOB["batch"]}
     if JOB["batch"] > 1:
         batching["max_wait_time"] = JOB["delay_ms"]

@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import eager
 import images
 import torch
 
 
 def main():
     folder, photo, batch, seconds = sys.argv[1:]
-    model, body, count = images.load(folder), Path(photo).read_bytes(), int(batch)
+    model, body, count = eager.load(folder), Path(photo).read_bytes(), int(batch)
 
     def once():
         images.classify(model, [images.preprocess(body) for _ in range(count)])

@@ -1,4 +1,4 @@
-"""Large bodies: the answer is the body's length. Beside a bare aiohttp handler that only reads it."""
+"""Large bodies, answered with their length, beside a bare aiohttp handler that only reads them."""
 
 from __future__ import annotations
 
