@@ -49,10 +49,10 @@ class Promise:
     conditions: tuple[Condition, ...]
 
     def word(self, rows: Rows) -> Word:
-        """The worst of its conditions; those that were not measured count only if none was."""
+        """The worst of its conditions; one that is missed is so, whatever was not measured."""
         words = {condition.word(rows) for condition in self.conditions}
-        order: list[Word] = ["not met", "floor", "aim"]
-        return next((word for word in order if word in words), "not measured")
+        order: list[Word] = ["not met", "not measured", "floor", "aim"]
+        return next(word for word in order if word in words)
 
 
 def by_key(rows: Sequence[Row]) -> Rows:

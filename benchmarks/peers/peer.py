@@ -19,7 +19,7 @@ from typing import Literal
 from benchmarks.process import READY_SECONDS, NotReady, free_ports, request, running, tail
 
 SERVICES = Path(__file__).resolve().parents[1] / "services"
-Work = Literal["echo", "length", "image", "small"]
+Work = Literal["echo", "length", "image", "small", "load"]
 
 
 @dataclass(frozen=True, slots=True)
