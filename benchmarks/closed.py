@@ -127,9 +127,10 @@ class _Run:
         return replace(row, samples=(sample.rate,), figures=figures)
 
     def _target(self, server: Server, job: Job) -> wrk.Target:
-        body = self.scratch / "body"
-        body.write_bytes(job.probe)
-        return wrk.Target(server.url, server.token, body, job.content_type)
+        path = self.scratch / "body"
+        body, content_type = self.peer.body(job)
+        path.write_bytes(body)
+        return wrk.Target(server.url, server.token, path, content_type)
 
     def _warm_up(self) -> float:
         return WARM_UP if not self.options.quick else 3.0

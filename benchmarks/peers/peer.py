@@ -115,6 +115,10 @@ class Peer(ABC):
         """How this peer is set up for ``job``, in words, for the row."""
         return job.words()
 
+    def body(self, job: Job) -> tuple[bytes, str]:
+        """What a request carries, and its content type."""
+        return job.probe, job.content_type
+
     def environ(self, job: Job) -> dict[str, str]:
         """Variables that the server gets on top of ours."""
         return {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
@@ -163,7 +167,8 @@ class Peer(ABC):
             server = replace(server, keys=_keys(server.folder))
             if not server.keys:
                 return server
-        status, _ = request("POST", server.url, job.probe, server.token, job.content_type)
+        body, content_type = self.body(job)
+        status, _ = request("POST", server.url, body, server.token, content_type)
         if status == 200:
             return replace(server, ready=time.monotonic() - began)
         return server
