@@ -13,12 +13,10 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.load import wrk
 from benchmarks.peers.peer import Job, Peer, Server
-from benchmarks.peers.registry import peers
+from benchmarks.peers.registry import SECOND_RING, peers
 from benchmarks.process import NotReady, cpu_seconds
 from benchmarks.rows import Row, failed
 from benchmarks.suite import Options, rounds
-
-WARM_UP = 5.0  # seconds: TorchServe's JIT compiler is still at work after two
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +26,8 @@ class Workload:
     name: str
     job: Job
     connections: tuple[int, ...]
+    once: bool = False  # in the first round alone: no promise hangs on it
+    second_ring: bool = True  # measured there, too
 
 
 def measured(
@@ -42,25 +42,35 @@ def measured(
     """
     wrk.check()
     known = peers()
-    chosen: dict[tuple[str, str], Job] = {}
+    best: dict[tuple[str, int], int] = {}  # variant of each server, by its workers
     broken: set[tuple[str, str]] = set()
     with TemporaryDirectory(prefix="bench-body-") as scratch:
-        for _, names in rounds(options):
+        for number, names in rounds(options):
             for workload in workloads:
+                if workload.once and number > 1:
+                    continue
                 for name in names:
                     peer, key = known[name], (name, workload.name)
-                    if workload.job.work not in peer.works or key in broken:
+                    if key in broken or _left_out(peer, workload, number):
                         continue
                     run = _Run(suite, workload, peer, options, Path(scratch))
-                    if key not in chosen:
-                        variants = peer.variants(workload.job)
-                        chosen[key] = variants[0] if len(variants) == 1 else run.best(variants)
-                    for row in run.rows(chosen[key]):
+                    variants = peer.variants(workload.job)
+                    tried = name, workload.job.workers
+                    if tried not in best:
+                        best[tried] = 0 if len(variants) == 1 else run.best(variants)
+                    for row in run.rows(variants[best[tried]]):
                         if row.problem:
                             broken.add(key)
                         yield row
                 if limit is not None:
                     yield from limit(workload)
+
+
+def _left_out(peer: Peer, workload: Workload, number: int) -> bool:
+    """What a peer can't do; and the second ring is measured once, to leave time for the first."""
+    if workload.job.work not in peer.works:
+        return True
+    return peer.name in SECOND_RING and (number > 1 or not workload.second_ring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +98,7 @@ class _Run:
         try:
             with self.peer.serving(job) as server:
                 target = self._target(server, job)
-                wrk.measure(target, max(left), self._warm_up())
+                wrk.measure(target, max(left), self.peer.warm_up)
                 while left:
                     yield self._measured(replace(row, load=left[0]), server, target)
                     left.pop(0)
@@ -102,8 +112,8 @@ class _Run:
         best = f", the best of {tried} set-ups" if tried > 1 else ""
         return f"{self.peer.settings(job)}{best}"
 
-    def best(self, variants: Sequence[Job]) -> Job:
-        """The variant that answers most with the most connections; the first where none answers."""
+    def best(self, variants: Sequence[Job]) -> int:
+        """Which variant answers most with the most connections; the first where none answers."""
         rates: list[float] = []
         for job in variants:
             try:
@@ -113,7 +123,7 @@ class _Run:
                     rates.append(wrk.measure(target, connections, self.options.seconds).rate)
             except (NotReady, RuntimeError, OSError, subprocess.CalledProcessError):
                 rates.append(0.0)
-        return variants[rates.index(max(rates))]
+        return rates.index(max(rates))
 
     def _measured(self, row: Row, server: Server, target: wrk.Target) -> Row:
         assert row.load is not None
@@ -131,6 +141,3 @@ class _Run:
         body, content_type = self.peer.body(job)
         path.write_bytes(body)
         return wrk.Target(server.url, server.token, path, content_type)
-
-    def _warm_up(self) -> float:
-        return WARM_UP if not self.options.quick else 3.0

@@ -34,6 +34,8 @@ def classified(suite: str, model: Path, options: Options) -> Iterator[Row]:
             f"batch {batch}, {workers} worker{'s' if workers > 1 else ''}",
             Job("image", body, "image/jpeg", batch, DELAY_MS, workers, model=model),
             CONNECTIONS[1:] if options.quick else CONNECTIONS,
+            once=batch == 1,
+            second_ring=(batch, workers) == (8, 1),
         )
         for batch, workers in shapes
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from benchmarks import machine, report, results
-from benchmarks.peers.registry import FIRST_RING, NAMES, peers
+from benchmarks.peers.registry import FIRST_RING, NAMES, SECOND_RING, peers
 from benchmarks.rows import Row
 from benchmarks.suite import Missing, Options, Suite
 
@@ -67,15 +67,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the most telling workloads, once")
     parser.add_argument("--suites", nargs="+", choices=SUITES, default=SUITES)
-    parser.add_argument("--servers", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--rounds", type=int, help="at most (default 5, quick 1)")
-    parser.add_argument("--seconds", type=float, help="of each measurement (default 3, quick 2)")
+    parser.add_argument(
+        "--servers", nargs="+", choices=NAMES, help="(default all; quick without the second ring)"
+    )
+    parser.add_argument("--rounds", type=int, help="at most (default 3, quick 1)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--minutes", type=float, help="in all (default 30, quick 5)")
     parser.add_argument("--resume", action="store_true", help="leave out suites that are done")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (1 if options.quick else 5)
-    options.seconds = options.seconds or (2.0 if options.quick else 3.0)
+    few = [name for name in NAMES if name not in SECOND_RING]
+    options.servers = options.servers or (few if options.quick else list(NAMES))
+    options.rounds = options.rounds or (1 if options.quick else 3)
     options.minutes = options.minutes or (QUICK_MINUTES if options.quick else MINUTES)
     return options
 

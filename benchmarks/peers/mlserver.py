@@ -53,7 +53,10 @@ class MLServer(Peer):
         settings = {**ours, "host": "127.0.0.1", "parallel_workers": job.workers, "debug": False}
         (folder / "settings.json").write_text(json.dumps(settings))
         runtime = "Echo" if job.work == "echo" else "Classify"
-        model = {"name": "m", "implementation": f"mlserver_runtime.{runtime}"}
+        model: dict[str, str | float] = {
+            "name": "m",
+            "implementation": f"mlserver_runtime.{runtime}",
+        }
         if job.batch > 1:
             model |= {"max_batch_size": job.batch, "max_batch_time": job.delay_ms / 1000}
         (folder / "model-settings.json").write_text(json.dumps(model))

@@ -87,6 +87,7 @@ class Peer(ABC):
 
     name: str
     path = "/"  # of predictions
+    warm_up = 2.0  # seconds under load before it is measured
     tokens = False  # writes key_file.json and wants its keys
     management = False  # has the management API of TorchServe, on the second port
     works: tuple[Work, ...] = ("echo", "length", "image", "small")

@@ -31,13 +31,13 @@ def run(options: Options) -> Iterator[Row]:
     job = Job("small", body, "application/json", model=model)
     counts = (4,) if options.quick else (2, 4, 8)
     known = peers()
-    for _, names in rounds(options):
+    for number, names in rounds(options):
         for name in names:
             peer = known[name]
-            if "small" not in peer.works:
+            if "small" not in peer.works or (number > 1 and not peer.management):
                 continue
             measure = _scaled if peer.management else _started
-            yield from measure(peer, job, counts)
+            yield from measure(peer, job, counts if number == 1 else (4,))
 
 
 def _scaled(peer: Peer, job: Job, counts: tuple[int, ...]) -> Iterator[Row]:
