@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         _suite(left.pop(0), given, kept, path)
         report.write(kept, options.out)
     print(f"\n{report.table(kept)}\nwritten to {options.out}")
-    return 1 if _failures(kept.rows()) else 0
+    missing = any(kept.suites[name].problem for name in options.suites)
+    return 1 if missing or _failures(kept.rows()) else 0
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,6 +118,31 @@ def _calm(workload: str) -> Promise:
     return Promise(f"echo {workload}, 256 connections", (errors, tail))
 
 
+def _goodput(workload: str) -> Iterator[Promise]:
+    """Under a latency target in an open loop; `suites.openloop` names the contestants."""
+    others = ("eager", "fixed delay", "tuned window")
+    for load in (30, 70, 95):
+        conditions = (
+            Condition(  # 2 % is noise
+                f"x {other}",
+                ratio("openloop", workload, load, "goodput", f"{OURS}, {other}"),
+                0.98,
+                1.02,
+            )
+            for other in others
+        )
+        yield Promise(f"goodput, {workload}, {load} % of capacity", tuple(conditions))
+
+    def of_peak(rows: Rows) -> float | None:
+        loads = (30, 70, 95, 300)
+        seen = {load: rows.get(("openloop", workload, load, OURS, "goodput")) for load in loads}
+        medians = {load: row.median for load, row in seen.items() if row and row.median}
+        return medians[300] / max(medians.values()) if 300 in medians else None
+
+    whole = Condition("of the peak", of_peak, 0.9, 0.97)
+    yield Promise(f"goodput, {workload}, 3 x capacity", (whole,))
+
+
 def promises() -> list[Promise]:
     """All that must hold, in the order of the table."""
     batched = "batch 32 / 5 ms"
@@ -140,6 +165,8 @@ def promises() -> list[Promise]:
                 {"torchserve": (4, None), "aiohttp (bare)": (0.6, 0.8)},
             ),
         ),
+        *_goodput("4 + 0.5 n ms, target 50 ms"),
+        *_goodput("20 + 0.5 n ms, target 50 ms"),
         Promise(
             "ResNet-18, batch 8, 8 connections, 1 worker",
             _against(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import plots, report, results, run
 from benchmarks.rows import Row
-from benchmarks.suite import Options, rounds
+from benchmarks.suite import Missing, Options, rounds
 
 MACHINE = {"cpu": "one", "cores": 2, "memory GB": 8, "system": "Linux", "python": "3.11"}
 MACHINE |= {"java": "17", "wrk": "4", "packages": {"torch": "2"}}
@@ -103,3 +105,39 @@ def test_every_suite_has_the_one_function() -> None:
 
     for name in run.SUITES:
         assert callable(import_module(f"benchmarks.suites.{name}").run)
+
+
+def test_what_is_missing_ends_its_suite_alone_and_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(options: Options) -> Iterator[Row]:
+        raise Missing("no such thing. Cure: get one")
+
+    def something(options: Options) -> Iterator[Row]:
+        yield OURS
+
+    suites = {"benchmarks.suites.echo": nothing, "benchmarks.suites.start": something}
+    monkeypatch.setattr(run, "import_module", lambda name: SimpleNamespace(run=suites[name]))
+    line = ["--suites", "echo", "start", "--servers", "aiohttp (bare)", "--out", str(tmp_path)]
+    assert run.main(line) == 1
+    read = results.read(tmp_path / "results.json")
+    assert read is not None
+    assert read.suites["echo"].problem == "no such thing. Cure: get one"
+    assert read.suites["start"].rows == [OURS]
+    assert "no such thing" in (tmp_path / "table.md").read_text()
+
+
+def test_resumed_run_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def suite(options: Options) -> Iterator[Row]:
+        asked.append(options.budget)
+        yield OURS
+
+    monkeypatch.setattr(run, "import_module", lambda name: SimpleNamespace(run=suite))
+    line = ["--servers", "aiohttp (bare)", "--out", str(tmp_path), "--resume", "--suites"]
+    assert run.main([*line, "echo"]) == 0
+    assert run.main([*line, "echo", "start"]) == 0
+    assert len(asked) == 2
+    assert run.main([*line, "echo", "--rounds", "9"]) == 0
+    assert len(asked) == 3

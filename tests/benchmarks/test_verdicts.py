@@ -63,6 +63,19 @@ def test_a_promise_is_as_good_as_its_worst_condition() -> None:
     assert Promise("", (_condition(9, 9), missing)).word(rows) == "not met"
 
 
+def test_goodput_under_overload_is_a_share_of_the_peak() -> None:
+    name = "20 + 0.5 n ms, target 50 ms"
+    (promise,) = (one for one in promises() if one.workload == f"goodput, {name}, 3 x capacity")
+    goodput = {30: 30.0, 70: 70.0, 95: 100.0, 300: 95.0}
+    rows = [
+        Row("openloop", name, OURS, "goodput", "1/s", "more", (seen,), "", load)
+        for load, seen in goodput.items()
+    ]
+    assert promise.conditions[0].value(by_key(rows)) == 0.95
+    assert promise.word(by_key(rows)) == "floor"
+    assert promise.word(by_key(rows[:3])) == "not measured"
+
+
 def test_each_promise_can_be_missed_and_kept_by_the_rows_it_names() -> None:
     for promise in promises():
         assert promise.word({}) == "not measured"
