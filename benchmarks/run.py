@@ -46,6 +46,21 @@ def main(arguments: list[str] | None = None) -> int:
     found = _before(path, settings) if options.resume else None
     kept = found or results.Results(machine.described(), versions, settings)
     kept.versions.update(versions)
+    try:
+        _measure(options, servers, kept, path)
+    except KeyboardInterrupt:
+        report.write(kept, options.out)
+        print(f"\nbench: interrupted; {path} has what was measured, and --resume goes on from it")
+        return 130
+    print(f"\n{report.table(kept)}\nwritten to {options.out}")
+    missing = any(kept.suites[name].problem for name in options.suites)
+    return 1 if missing or _failures(kept.rows()) else 0
+
+
+def _measure(
+    options: argparse.Namespace, servers: tuple[str, ...], kept: results.Results, path: Path
+) -> None:
+    """Every suite that is not done, each with its share of the time that is left."""
     end = time.monotonic() + options.minutes * 60
     left = [name for name in options.suites if not _done(kept, name)]
     while left:
@@ -59,9 +74,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         _suite(left.pop(0), given, kept, path)
         report.write(kept, options.out)
-    print(f"\n{report.table(kept)}\nwritten to {options.out}")
-    missing = any(kept.suites[name].problem for name in options.suites)
-    return 1 if missing or _failures(kept.rows()) else 0
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

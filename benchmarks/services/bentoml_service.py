@@ -1,7 +1,7 @@
 """The services for BentoML, run with its own environment.
 
-A batchable method takes lists only, so a batch needs the second service that its documentation
-describes: one that takes single requests and hands them to the batching one.
+A batchable method takes lists only. JSON is sent as a list of one, images need the second service
+that its documentation describes: it takes single requests and hands them to the batching one.
 """
 
 import json
@@ -50,19 +50,19 @@ class Single:
 
 @bentoml.service(workers=JOB["workers"], **LIMITS)
 class Batching:
-    """Behind `Front`, not served for batch 1; how long a batch waits, its dispatcher decides."""
+    """Lists in and out, as a batchable method wants; its dispatcher decides how long to wait."""
 
     def __init__(self):
         self.work = WORK()
 
-    @bentoml.api(batchable=True, max_batch_size=max(2, JOB["batch"]))
+    @bentoml.api(route="/predict", batchable=True, max_batch_size=max(2, JOB["batch"]))
     def predict(self, bodies: list[BODY]) -> list[Any]:
         return self.work.answer(bodies)
 
 
 @bentoml.service(**LIMITS)
 class Front:
-    """Single requests in, lists of one to the batching service."""
+    """Images: raw bodies in, lists of one to the batching service."""
 
     batching = bentoml.depends(Batching)
 

@@ -141,3 +141,21 @@ def test_resumed_run_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(asked) == 2
     assert run.main([*line, "echo", "--rounds", "9"]) == 0
     assert len(asked) == 3
+
+
+def test_interrupted_run_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def suite(options: Options) -> Iterator[Row]:
+        yield OURS
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "import_module", lambda name: SimpleNamespace(run=suite))
+    line = ["--servers", "aiohttp (bare)", "--out", str(tmp_path), "--suites", "echo"]
+    assert run.main(line) == 130
+    assert "--resume" in capsys.readouterr().out
+    read = results.read(tmp_path / "results.json")
+    assert read is not None
+    assert read.rows() == [OURS]
+    assert not read.suites["echo"].done
+    assert "Interrupted" in (tmp_path / "table.md").read_text()
