@@ -18,6 +18,9 @@ from benchmarks.process import NotReady, cpu_seconds
 from benchmarks.rows import Row, failed
 from benchmarks.suite import Options, rounds
 
+PATIENCE = 5  # times as long, where a measurement saw no answer: slow rather than dead, perhaps
+QUICK_WARM_UP = 3.0  # seconds, at most
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -57,7 +60,8 @@ def measured(
                     variants = peer.variants(workload.job)
                     tried = name, workload.job.workers
                     if tried not in best:
-                        best[tried] = 0 if len(variants) == 1 else run.best(variants)
+                        one = options.quick or len(variants) == 1
+                        best[tried] = 0 if one else run.best(variants)
                     for row in run.rows(variants[best[tried]]):
                         if row.problem:
                             broken.add(key)
@@ -98,7 +102,7 @@ class _Run:
         try:
             with self.peer.serving(job) as server:
                 target = self._target(server, job)
-                wrk.measure(target, max(left), self.peer.warm_up)
+                wrk.measure(target, max(left), self._warm_up())
                 while left:
                     yield self._measured(replace(row, load=left[0]), server, target)
                     left.pop(0)
@@ -107,9 +111,13 @@ class _Run:
             for load in left:
                 yield failed(replace(row, load=load), f"{problem}\n{stderr}")
 
+    def _warm_up(self) -> float:
+        return min(self.peer.warm_up, QUICK_WARM_UP) if self.options.quick else self.peer.warm_up
+
     def _settings(self, job: Job) -> str:
         tried = len(self.peer.variants(self.workload.job))
-        best = f", the best of {tried} set-ups" if tried > 1 else ""
+        untried = self.options.quick or tried == 1
+        best = "" if untried else f", the best of {tried} set-ups"
         return f"{self.peer.settings(job)}{best}"
 
     def best(self, variants: Sequence[Job]) -> int:
@@ -127,14 +135,14 @@ class _Run:
 
     def _measured(self, row: Row, server: Server, target: wrk.Target) -> Row:
         assert row.load is not None
-        before = cpu_seconds(server.pid)
-        sample = wrk.measure(target, int(row.load), self.options.seconds)
-        spent = cpu_seconds(server.pid) - before
-        answered = sample.rate * sample.seconds
-        figures = sample.figures()
-        if answered:
-            figures["server cpu ms/request"] = (spent / answered * 1000,)
-        return replace(row, samples=(sample.rate,), figures=figures)
+        for seconds in (self.options.seconds, self.options.seconds * PATIENCE):
+            before = cpu_seconds(server.pid)
+            sample = wrk.measure(target, int(row.load), seconds)
+            spent = cpu_seconds(server.pid) - before
+            if sample.rate:
+                cost = {"server cpu ms/request": (spent / sample.rate / sample.seconds * 1000,)}
+                return replace(row, samples=(sample.rate,), figures={**sample.figures(), **cost})
+        raise RuntimeError(f"no answer within {seconds:.0f} s")
 
     def _target(self, server: Server, job: Job) -> wrk.Target:
         path = self.scratch / "body"

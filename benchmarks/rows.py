@@ -6,6 +6,7 @@ JSON, `report` makes tables, verdicts and plots of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -65,7 +66,8 @@ class Row:
 
 def failed(row: Row, problem: str) -> Row:
     """``row`` as what could not be measured, with the reason's last line or two."""
-    lines = [line.strip() for line in problem.strip().splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", problem)  # without a terminal's colours
+    lines = [line.strip() for line in plain.strip().splitlines() if line.strip()]
     return replace(row, samples=(), figures={}, problem=" | ".join(lines[-3:])[-500:] or "failed")
 
 

@@ -32,6 +32,7 @@ SHARES = {
     "efficientnet_lite0": 10,
     "many_models": 6,
 }
+NOT_QUICK = ("efficientnet_lite0", "many_models")
 SUITES = [name for name in SHARES if find_spec(f"benchmarks.suites.{name}")]
 MINUTES, QUICK_MINUTES = 30, 5
 
@@ -79,7 +80,12 @@ def _measure(
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the most telling workloads, once")
-    parser.add_argument("--suites", nargs="+", choices=SUITES, default=SUITES)
+    parser.add_argument(
+        "--suites",
+        nargs="+",
+        choices=SUITES,
+        help=f"(default all; quick without {' and '.join(NOT_QUICK)})",
+    )
     parser.add_argument(
         "--servers", nargs="+", choices=NAMES, help="(default all; quick without the second ring)"
     )
@@ -89,6 +95,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="leave out suites that are done")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
+    short = [name for name in SUITES if name not in NOT_QUICK]
+    options.suites = options.suites or (short if options.quick else SUITES)
     few = [name for name in NAMES if name not in SECOND_RING]
     options.servers = options.servers or (few if options.quick else list(NAMES))
     options.rounds = options.rounds or (1 if options.quick else 3)

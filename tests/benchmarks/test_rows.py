@@ -55,7 +55,7 @@ def test_nothing_measured_has_no_ratio() -> None:
 
 
 def test_failure_keeps_the_end_of_the_reason() -> None:
-    row = failed(ROW, "Traceback\n  line 1\n\n  line 2\nValueError: why\n")
+    row = failed(ROW, "Traceback\n  line 1\n\n  line 2\n\x1b[36mValueError\x1b[0m: why\n")
     assert row.median is None
     assert row.problem == "line 1 | line 2 | ValueError: why"
 
