@@ -36,7 +36,7 @@ class Mosec(Peer):
         threads = fair_threads(job)
         if job.work != "image":
             return threads
-        return *(replace(one, processes=_cores()) for one in threads), *threads[1:]
+        return *(replace(one, processes=_cores()) for one in threads), *threads
 
     def command(self, job: Job, folder: Path, ports: list[int]) -> list[str]:
         job.write(folder)
