@@ -14,6 +14,8 @@ from benchmarks import plots, results, verdicts
 from benchmarks.results import Results
 from benchmarks.rows import Row, times_better
 
+FIGURES = ("p50 ms", "p99 ms", "errors", "server cpu ms/request")
+
 
 def write(kept: Results, folder: Path) -> None:
     """``table.md`` and an SVG for each group of rows that has several loads."""
@@ -102,8 +104,8 @@ def suite_table(rows: Sequence[Row]) -> str:
     """One line a row, with how many times better ours is than that server."""
     lines = [
         "| workload | server | what | median | range | ours is | p50 ms | p99 ms | errors "
-        "| settings |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| CPU ms | settings |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     found = verdicts.by_key(rows)
     ordered = sorted(rows, key=_order(rows))
@@ -127,7 +129,7 @@ def _cells(row: Row, found: verdicts.Rows) -> str:
     else:
         value = f"{_number(row.median)} {row.unit}"
         spread = f"{_number(min(row.samples))} to {_number(max(row.samples))}"
-    figures = [row.figure(name) for name in ("p50 ms", "p99 ms", "errors")]
+    figures = [row.figure(name) for name in FIGURES]
     shown = ["-" if one is None else _number(one) for one in figures]
     cells = [row.title, row.server, row.metric, value, spread]
     cells += ["-" if times is None else f"{times:.2f} x", *shown, row.settings]
