@@ -159,3 +159,16 @@ def test_interrupted_run_keeps_what_it_has(
     assert read.rows() == [OURS]
     assert not read.suites["echo"].done
     assert "Interrupted" in (tmp_path / "table.md").read_text()
+
+
+def test_no_suite_begins_once_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def suite(options: Options) -> Iterator[Row]:
+        monkeypatch.setattr(run.time, "monotonic", lambda: float("inf"))
+        yield OURS
+
+    monkeypatch.setattr(run, "import_module", lambda name: SimpleNamespace(run=suite))
+    line = ["--servers", "aiohttp (bare)", "--out", str(tmp_path), "--suites", "echo", "start"]
+    assert run.main(line) == 1
+    assert "left out: start. Cure: --resume" in capsys.readouterr().err
