@@ -7,6 +7,7 @@ Writes ``results.json`` as it goes, and at the end of every suite the table and 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
@@ -172,4 +173,5 @@ def _failures(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no server is left behind
     sys.exit(main())
