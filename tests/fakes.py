@@ -10,9 +10,9 @@ import selectors
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from ts_frontend.core.meter import RestartReason
+from ts_frontend.core.meter import Departure, PlainCount, Refusal, RestartReason
 from ts_frontend.core.slot import Slot
 from ts_worker.backend.base import (
     ExitReason,
@@ -320,6 +320,8 @@ class FakeVersionMeter:
     def __init__(self) -> None:
         self.batches: list[tuple[int, float]] = []
         self.restarts: list[RestartReason] = []
+        self.departures = {reason: PlainCount() for reason in get_args(Departure)}
+        self.refusals = {when: PlainCount() for when in get_args(Refusal)}
         self.slots: list[Slot] = []
 
     def batch(self, size: int, seconds: float) -> None:

@@ -29,14 +29,21 @@ from typing import ClassVar
 
 
 class ServeError(Exception):
-    """An error with an HTTP status, TorchServe's exception name and a message for the client."""
+    """An error with an HTTP status, TorchServe's exception name and a message for the client.
+
+    Args:
+        reason: a word for programs, where the status may have several reasons.
+    """
 
     status: int = 500
     type: ClassVar[str] = "InternalServerException"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.reason = reason
         if status is not None:
             self.status = status
 

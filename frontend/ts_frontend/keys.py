@@ -124,6 +124,7 @@ class Config:
     batch_policy: Literal["eager", "delay"] = _key("eager", v.batch_policy)
     batch_size: int | None = _key(None, v.optional_whole(1))
     max_batch_delay: int | None = _key(None, v.optional_whole(0))
+    max_latency_ms: int = _key(0, v.whole(0))
     job_queue_size: int = _key(100, v.whole(1))
 
     # Workers.

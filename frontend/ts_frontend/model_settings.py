@@ -15,6 +15,7 @@ _NUMBERS = (
     "maxWorkers",
     "batchSize",
     "maxBatchDelay",
+    "maxLatencyMs",
     "responseTimeout",
     "startupTimeout",
     "parallelLevel",

@@ -29,7 +29,7 @@ class SavedVersion:
         batch_size, max_batch_delay, ...: as in `core.settings.Settings`.
         handler: the register call's, where it differs from the archive's. Not in TorchServe, which
             loses it.
-        weights_only: the register call's; not in TorchServe.
+        weights_only, max_latency: the register call's; not in TorchServe.
         parallel_level: kept for who follows it; the model's yaml says the same.
     """
 
@@ -46,6 +46,7 @@ class SavedVersion:
     runtime: str = "python"
     handler: str | None = None
     weights_only: bool | None = None
+    max_latency: int | None = None
     parallel_level: int | None = None
 
     def __str__(self) -> str:
@@ -70,6 +71,8 @@ class SavedVersion:
             body["handler"] = self.handler
         if self.weights_only is not None:
             body["weightsOnly"] = self.weights_only
+        if self.max_latency is not None:
+            body["maxLatencyMs"] = self.max_latency
         return body
 
 
@@ -174,6 +177,7 @@ class _Reader:
     def read(self) -> SavedVersion:
         least = self._whole("minWorkers", 0, 0)
         level = self._whole("parallelLevel", 0, 0, required=False)
+        latency = self._whole("maxLatencyMs", 0, 0) if "maxLatencyMs" in self._values else None
         return SavedVersion(
             model=self._model,
             version=self._version,
@@ -190,6 +194,7 @@ class _Reader:
             handler=self._text("handler", "") or None,
             weights_only=self._boolean("weightsOnly") if "weightsOnly" in self._values else None,
             parallel_level=level or None,
+            max_latency=latency,
         )
 
     def _whole(self, key: str, least: int, default: int, *, required: bool = True) -> int:

@@ -43,6 +43,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "batch_policy": ("delay", "delay"),
     "batch_size": ("8", 8),
     "max_batch_delay": ("0", 0),
+    "max_latency_ms": ("50", 50),
     "job_queue_size": ("7", 7),
     "default_workers_per_model": ("2", 2),
     "default_response_timeout": ("5", 5),

@@ -300,3 +300,21 @@ async def test_one_model_at_startup_is_the_one_invocations_mean(tmp_path: Path) 
         assert site.inference.startup_model() == "a"
         model = site.catalog.find("a")
         assert (model.min_workers, model.max_workers, model.settings.batch_size) == (1, 2, 9)
+
+
+async def test_a_latency_target_below_zero_is_refused(site: Site) -> None:
+    with pytest.raises(BadRequest, match=r"^Parameter max_latency_ms must be 0 or more .* not -5;"):
+        await site.register(site.model(), 0, max_latency=-5)
+
+
+async def test_a_latency_target_takes_the_place_of_the_wait_with_a_warning(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.register(site.model(yaml="batchPolicy: delay\n"), 0, max_latency=50)
+    assert "batchPolicy delay has no effect beside maxLatencyMs=50" in caplog.text
+    caplog.clear()
+    await site.register(site.model("n", yaml="batchPolicy: delay\nmaxLatencyMs: 50\n"), 0)
+    assert "batchPolicy delay has no effect beside maxLatencyMs=50" in caplog.text
+    caplog.clear()
+    await site.register(site.model("o", yaml="batchPolicy: delay\nmaxLatencyMs: 0\n"), 0)
+    assert caplog.text == ""

@@ -49,7 +49,7 @@ async def restore(site: Site) -> None:
 async def test_what_was_saved_is_what_is_saved_again(tmp_path: Path) -> None:
     versions = (
         saved("m", "2", min_workers=1, max_workers=4, batch_size=3, response_timeout=7),
-        saved("n", "1.0", max_batch_delay=0, startup_timeout=8, runtime="python3"),
+        saved("n", "1.0", max_batch_delay=0, startup_timeout=8, runtime="python3", max_latency=50),
         saved("m", "1.0", default=False, handler="other.py"),
     )
     async with site_of(tmp_path, *versions) as site:

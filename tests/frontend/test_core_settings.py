@@ -75,6 +75,20 @@ def test_timeouts_yaml_call_table_server_each_on_its_own(name: str, key: str) ->
     assert value(file={"batch_size": 8}, asked={name: 7}) == 7
 
 
+def test_the_latency_target_call_yaml_table_server_or_none() -> None:
+    everything: dict[str, Any] = {
+        "asked": {"max_latency": 20},
+        "file": {"max_latency": 30},
+        "table": {"maxLatencyMs": 40},
+        "max_latency_ms": 50,
+    }
+    for expected, source in ((20, "asked"), (30, "file"), (40, "table"), (50, "max_latency_ms")):
+        assert settle(**everything).max_latency == expected
+        del everything[source]
+    assert settle().max_latency == 0
+    assert settle(file={"max_latency": 0}, max_latency_ms=50).max_latency == 0
+
+
 def test_the_rest_and_their_defaults() -> None:
     assert settle() == Settings()
     given = settle(
@@ -237,6 +251,8 @@ def test_values_are_clamped_as_in_torchserve(tmp_path: Path) -> None:
         "jobQueueSize: -1",
         "useVenv: maybe",
         "batchPolicy: lazy",
+        "maxLatencyMs: -1",
+        "maxLatencyMs: 0.5",
     ],
 )
 def test_wrong_values_warn_and_fall_back(

@@ -10,6 +10,9 @@ import aiohttp
 import pytest
 
 from tests.frontend.http_fakes import Edge, edge, post, talk
+from ts_frontend.core.job import Answer
+from ts_frontend.errors import ServiceUnavailable
+from ts_worker.messages import Request
 
 RESOURCE = "Requested resource is not found, please refer to API document."
 METHOD = "Requested method is not allowed, please refer to API document."
@@ -208,3 +211,20 @@ async def test_a_proxy_may_send_the_absolute_form() -> None:
     async with edge() as e:
         request = b"GET http://x.org/ping HTTP/1.1\r\nHost: x.org\r\nConnection: close\r\n\r\n"
         assert (await talk(e.port, request)).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_refusal_tells_programs_its_reason() -> None:
+    async def refuse(request: Request) -> Answer:
+        raise ServiceUnavailable("Not in time.", reason="latency_target")
+
+    async with edge(behaviour=refuse) as e:
+        status, body = await ask(e, "POST", "/predictions/m", b"x")
+        assert (status, body) == (
+            503,
+            {
+                "code": 503,
+                "type": "ServiceUnavailableException",
+                "message": "Not in time.",
+                "reason": "latency_target",
+            },
+        )

@@ -113,11 +113,12 @@ ALL = Registration(
     startup_timeout=6,
     s3_sse_kms=True,
     weights_only=False,
+    max_latency=50,
 )
 QUERY = (
     "url=a.mar&model_name=n&handler=h&runtime=python&batch_size=8&max_batch_delay=20"
     "&initial_workers=2&synchronous=no&response_timeout=5&startup_timeout=6&s3_sse_kms=True"
-    "&weights_only=False"
+    "&weights_only=False&max_latency_ms=50"
 )
 
 
@@ -143,6 +144,7 @@ QUERY = (
                 **{"synchronous": False, "response_timeout": 5, "startup_timeout": 6},
                 "s3_sse_kms": "true",
                 "weights_only": False,
+                "max_latency_ms": 50,
             },
             ALL,
         ),

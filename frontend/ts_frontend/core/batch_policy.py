@@ -1,4 +1,5 @@
-"""The two ways to form a batch from a queue: at once, or after TorchServe's wait.
+"""The ways to form a batch from a queue: at once, or after TorchServe's wait. The third, under a
+latency target, is in `target_queue`.
 
 `model` chooses one for the `JobQueue` of a version.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from ts_frontend.core.meter import Departure
 
 if TYPE_CHECKING:
     from ts_frontend.core.batching import JobQueue
@@ -17,8 +20,9 @@ class Policy(Protocol):
 
     ahead: bool  # whether a busy worker may be sent its next batch before it asks
 
-    async def fill(self, queue: JobQueue) -> None:
-        """Move jobs into the forming batch; cancelling leaves them to the queue."""
+    async def fill(self, queue: JobQueue) -> Departure:
+        """Move jobs into the forming batch, and say why it leaves now; cancelling leaves them to
+        the queue."""
 
 
 class Eager:
@@ -30,13 +34,14 @@ class Eager:
 
     ahead = True
 
-    async def fill(self, queue: JobQueue) -> None:
+    async def fill(self, queue: JobQueue) -> Departure:
         while not await queue.arrival():
             pass
         if len(queue) < queue.batch_size:
             await asyncio.sleep(0)
         while queue.move():
             pass
+        return "idle_worker" if queue.growing and not len(queue) else "full"
 
 
 class Delay:
@@ -53,7 +58,7 @@ class Delay:
     def __init__(self, delay: float) -> None:
         self.delay = delay
 
-    async def fill(self, queue: JobQueue) -> None:
+    async def fill(self, queue: JobQueue) -> Departure:
         while not await queue.arrival():
             pass
         queue.move()
@@ -61,9 +66,10 @@ class Delay:
         until = clock() + self.delay
         while queue.growing:
             if await queue.arrival(until) and not queue.move():
-                return
+                return "full"
             if clock() >= until:
-                return
+                return "delay" if queue.growing else "full"
+        return "full"
 
 
 def make_policy(name: Literal["eager", "delay"], max_batch_delay: int) -> Policy:

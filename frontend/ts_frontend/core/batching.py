@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, get_args
 
 from ts_frontend.core.job import Job
+from ts_frontend.core.meter import Count, Departure, PlainCount, Refusal, VersionMeter
 from ts_frontend.errors import ServeError
 
 if TYPE_CHECKING:
     from ts_frontend.core.batch_policy import Policy
+    from ts_frontend.core.latency_target import LatencyTarget
     from ts_frontend.core.prefetch import Prefetch
 
 
@@ -44,6 +47,12 @@ class JobQueue:
         self.consumers = 0  # workers of the version that serve, or may recover
         self.takers = 0  # idle workers, which wait for a batch
         self.prefetch: Prefetch | None = None  # told of what arrives
+        self.target: LatencyTarget | None = None  # told of what workers do
+        # Nobody's until `counted`.
+        self.departures: Mapping[Departure, Count] = dict.fromkeys(
+            get_args(Departure), PlainCount()
+        )
+        self.refusals: Mapping[Refusal, Count] = dict.fromkeys(get_args(Refusal), PlainCount())
         # Asked once: in Python 3.11 each get_running_loop is a system call.
         self.loop = asyncio.get_running_loop()
         self._policy = policy
@@ -56,6 +65,10 @@ class JobQueue:
         self._unfinished = 0
         self._joining: asyncio.Future[None] | None = None
         self._heir: JobQueue | None = None
+
+    def counted(self, counts: VersionMeter) -> None:
+        """Count from now on why batches leave, and what is refused."""
+        self.departures, self.refusals = counts.departures, counts.refusals
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -110,6 +123,7 @@ class JobQueue:
     async def take(self) -> list[Job]:
         """Wait for the next batch, at least one job long. Cancelling loses no job."""
         if self.batch_size == 1 and self._waiting and not self._turn.locked():
+            self.departures["full"].value += 1
             return [self._waiting.popleft()]  # nothing to decide
         self.takers += 1
         try:
@@ -121,13 +135,14 @@ class JobQueue:
     async def _fill(self) -> list[Job]:
         while True:
             try:
-                await self._policy.fill(self)
+                why = await self._policy.fill(self)
             except BaseException:
                 self._waiting.extendleft(reversed(self._forming))
                 self._forming = []
                 raise
             batch, self._forming = self._forming, []
             if batch:
+                self.departures[why].value += 1
                 return batch
 
     def take_ahead(self, *, partial: bool = False) -> list[Job]:
@@ -141,11 +156,23 @@ class JobQueue:
         if self.takers or not waiting or not allowed or (len(waiting) < size and not partial):
             return []
         if size == 1:
+            self.departures["full"].value += 1
             return [waiting.popleft()]
-        count = 0
-        while count < min(size, len(waiting)) and waiting[count].joins(waiting[0]):
-            count += 1
-        return [waiting.popleft() for _ in range(count)] if partial or count == size else []
+        count = len(self._alike(size))
+        if not count or (count < size and not partial):
+            return []
+        self.departures["full" if count == size else "delay"].value += 1
+        return [waiting.popleft() for _ in range(count)]
+
+    def _alike(self, most: int) -> list[Job]:
+        """Those at the head that may be in one batch; none where a description is."""
+        waiting = self._waiting
+        alike: list[Job] = []
+        for job in islice(waiting, most):
+            if not job.joins(waiting[0]):
+                break
+            alike.append(job)
+        return alike
 
     def put_back(self, jobs: list[Job]) -> None:
         """Return jobs that `take_ahead` gave out and no worker began; they keep their place."""
@@ -160,8 +187,10 @@ class JobQueue:
 
     async def arrival(self, until: float | None = None) -> bool:
         """Wait until a job waits, or the loop's clock reads ``until``; say whether one waits."""
-        if self._waiting:
-            return True
+        return True if self._waiting else await self.change(until)
+
+    async def change(self, until: float | None = None) -> bool:
+        """`arrival`, though jobs wait already: of one more."""
         waiter = self._arrival = self.loop.create_future()
         timer = None if until is None else self.loop.call_at(until, _wake, waiter)
         try:

@@ -98,6 +98,9 @@ def _version(model: ModelVersion, *, loaded_at_startup: bool) -> dict[str, Any]:
             "pendingRequests": len(model.queue),
         },
     }
+    if model.queue.target is not None:
+        body["maxLatencyMs"] = settings.max_latency
+        body["batching"] = {"policy": "latency_target", **model.queue.target.body()}
     if model.reload_failure is not None:
         body["reloadError"] = _reload_error(model.reload_failure)
     return body

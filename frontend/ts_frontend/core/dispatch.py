@@ -62,6 +62,7 @@ class Pump:
         self._worker = worker
         self._queue = queue
         self._prefetch = queue.prefetch
+        self._target = queue.target
         self._loop = queue.loop
         self._meter = meter
         self._counts = counts
@@ -107,6 +108,8 @@ class Pump:
         self._task = asyncio.current_task()
         if self._prefetch is not None:
             self._prefetch.join(self)
+        if self._target is not None:
+            self._target.join(self)
         try:
             while not self._closing and not self.timed_out:
                 if not self._flights:
@@ -122,6 +125,8 @@ class Pump:
                 self._timer = None
             if self._prefetch is not None:
                 self._prefetch.leave(self)
+            if self._target is not None:
+                self._target.leave(self)
         if self.timed_out:
             await self._worker.stop(0)
 
@@ -195,6 +200,8 @@ class Pump:
             self._postpone()
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check)
+        if self._target is not None:
+            self._target.sent(self, [job.arrived for job in jobs], taken)
         batch = Predict(self._batch_id, tuple([job.request for job in jobs]))
         try:
             self._worker.predict(batch, self._sink)
@@ -271,6 +278,8 @@ class Pump:
         self._pace += (seconds - self._pace) / 8
         self._begun = now
         self._counts.batch(flight.size, seconds)
+        if self._target is not None:
+            self._target.done(self, flight.size, seconds, now)
         # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
         self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
         # Here and not in `run`: waking a task for each batch costs as much as sending it.

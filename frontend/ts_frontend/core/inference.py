@@ -12,7 +12,7 @@ from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.catalog import Catalog
 from ts_frontend.core.job import Answer, Job, Kind, Sink
 from ts_frontend.core.meter import Meter, ModelMeter
-from ts_frontend.core.model import ModelVersion
+from ts_frontend.core.model import ModelVersion, no_worker
 from ts_frontend.errors import ServeError, ServiceUnavailable
 from ts_worker.messages import Request
 
@@ -146,16 +146,6 @@ async def describe_itself(model: ModelVersion, request: Request) -> Answer:
         raise
     finally:
         model.queue.finish()
-
-
-def no_worker(model: str, version: str | None) -> str:
-    """TorchServe's one text for no worker and full queue, unbalanced quotes included."""
-    subject = f'Model "{model}"' if version is None else f'Model "{model}" Version {version}"'
-    return (
-        f"{subject} has no worker to serve inference request. Please use scale workers API to "
-        "add workers. If this is a sequence inference, please check if it is closed, or expired; "
-        "or exceeds maxSequenceJobQueueSize"
-    )
 
 
 def _tell(waiter: asyncio.Future[Answer], outcome: Answer | ServeError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ts_worker.messages import Metric
@@ -12,6 +14,24 @@ if TYPE_CHECKING:
 # Why a worker was started again: it exited, a signal killed it, it did not answer in time, or it
 # never loaded its model.
 RestartReason = Literal["exit", "signal", "timeout", "load_failed"]
+# Why a batch left: nothing more could join it, a worker had nothing else to do, its oldest request
+# could wait no longer under the latency target, `maxBatchDelay` had passed.
+Departure = Literal["full", "idle_worker", "deadline", "delay"]
+# When a request was refused because of the latency target: as it came, or after it had waited.
+Refusal = Literal["arrival", "waiting"]
+
+
+class Count(Protocol):
+    """A number that only grows; who holds one adds to it in place."""
+
+    value: float
+
+
+@dataclass(slots=True)
+class PlainCount:
+    """A `Count` that nobody reads."""
+
+    value: float = 0.0
 
 
 class ModelMeter(Protocol):
@@ -25,7 +45,15 @@ class ModelMeter(Protocol):
 
 
 class VersionMeter(Protocol):
-    """What happens to the workers of a registered version."""
+    """What happens to the workers of a registered version.
+
+    ``departures`` and ``refusals`` are for its queue, which adds to them without a call.
+    """
+
+    @property
+    def departures(self) -> Mapping[Departure, Count]: ...
+    @property
+    def refusals(self) -> Mapping[Refusal, Count]: ...
 
     def batch(self, size: int, seconds: float) -> None:
         """A worker answered a batch, so long after it became the worker's oldest."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ts_frontend.core.batch_policy import make_policy
 from ts_frontend.core.batching import JobQueue
+from ts_frontend.core.latency_target import LatencyTarget
 from ts_frontend.core.prefetch import Prefetch
 from ts_frontend.core.settings import Registration, Settings
-from ts_frontend.errors import RequestTimeout, ServeError
+from ts_frontend.core.target_queue import OnTime, TargetQueue
+from ts_frontend.errors import RequestTimeout, ServeError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from ts_frontend.core.archive import Archive
@@ -89,16 +92,25 @@ class ModelVersion:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.queue = JobQueue(
-            make_policy(settings.batch_policy, settings.max_batch_delay),
+        self.queue = self._make_queue()
+        if settings.prefetch:
+            patience = settings.max_batch_delay / 1000
+            self.queue.prefetch = Prefetch(self.queue, settings.prefetch, patience)
+
+    def _make_queue(self) -> JobQueue:
+        settings = self.settings
+        make: Callable[..., JobQueue] = partial(
+            JobQueue, make_policy(settings.batch_policy, settings.max_batch_delay)
+        )
+        if settings.max_latency:
+            target = LatencyTarget(settings.max_latency / 1000, settings.batch_size)
+            make = partial(TargetQueue, OnTime(target, self._refusal))
+        return make(
             capacity=settings.job_queue_size,
             batch_size=settings.batch_size,
             client_timeout=settings.client_timeout / 1000,
             expired=self._expired,
         )
-        if settings.prefetch:
-            patience = settings.max_batch_delay / 1000
-            self.queue.prefetch = Prefetch(self.queue, settings.prefetch, patience)
 
     @property
     def url(self) -> str:
@@ -117,6 +129,21 @@ class ModelVersion:
             return RequestTimeout(f"{request} waited longer than {limit} in the queue.")
         return RequestTimeout(f"{request} was not answered by its worker in {limit}.", status=504)
 
+    def _refusal(self) -> ServeError:
+        cause = f"It cannot be answered within maxLatencyMs={self.settings.max_latency}."
+        text = f"{no_worker(self.name, None)}. {cause}"
+        return ServiceUnavailable(text, reason="latency_target")
+
     def healthy_workers(self, now: float) -> int:
         """Workers that never failed or may still recover; ``now`` is of the loop's clock."""
         return sum(slot.healthy(now) for slot in self.slots)
+
+
+def no_worker(model: str, version: str | None) -> str:
+    """TorchServe's one text for no worker and full queue, unbalanced quotes included."""
+    subject = f'Model "{model}"' if version is None else f'Model "{model}" Version {version}"'
+    return (
+        f"{subject} has no worker to serve inference request. Please use scale workers API to "
+        "add workers. If this is a sequence inference, please check if it is closed, or expired; "
+        "or exceeds maxSequenceJobQueueSize"
+    )

@@ -58,6 +58,7 @@ class ModelYaml:
     weights_only: bool | None = None
     parallel: Parallel | None = None
     prefetch: int = 0
+    max_latency: int | None = None
     compiles: bool = False  # whether its `pt2` asks for `torch.compile`
 
     @property
@@ -133,6 +134,7 @@ def _interpret(values: Mapping[Any, Any], file: str) -> ModelYaml:
         weights_only=read.choice("weightsOnly", _boolean, "true or false"),
         parallel=read_parallel(read),
         prefetch=read.integer("prefetch", least=0) or 0,
+        max_latency=read.integer("maxLatencyMs", least=0),
         compiles=_compiles(values.get("pt2")),
     )
     _warn_of_near_misses(values, (*_UNSUPPORTED, *read.known, *_THE_WORKERS), file)

@@ -48,7 +48,7 @@ def check_numbers(asked: Registration) -> Registration:
     have always succeeded. A timeout below 1 failed at the first load, or each prediction.
 
     Raises:
-        BadRequest: a timeout below 1 second, or too many workers.
+        BadRequest: a timeout below 1 second, a latency target below 0, or too many workers.
     """
     for name in ("response_timeout", "startup_timeout"):
         seconds = getattr(asked, name)
@@ -57,6 +57,11 @@ def check_numbers(asked: Registration) -> Registration:
                 f"Parameter {name} must be 1 second or more, not {seconds}; "
                 f"leave it out, or send -1, for default_{name}."
             )
+    if asked.max_latency is not None and asked.max_latency < 0:
+        raise BadRequest(
+            f"Parameter max_latency_ms must be 0 or more milliseconds, not {asked.max_latency}; "
+            "0 is for no target, and without it the model's maxLatencyMs counts."
+        )
     size = _at_least(1, "batch_size", asked.batch_size)
     delay = _at_least(0, "max_batch_delay", asked.max_batch_delay)
     check_workers(asked.initial_workers or 0)
@@ -126,6 +131,13 @@ async def build(
         logger.warning(
             "model %s: deviceType mps needs a Mac with Apple silicon: it runs on the CPU",
             blueprint.name,
+        )
+    if settings.max_latency and settings.batch_policy == "delay":
+        logger.warning(
+            "model %s: batchPolicy delay has no effect beside maxLatencyMs=%s, which decides how "
+            "long a batch waits; set one of them",
+            blueprint.name,
+            settings.max_latency,
         )
     gpu_sets = _gpu_sets(devices, blueprint, ids) if kind == "gpu" else ()
     if settings.parallel is not None:

@@ -42,14 +42,15 @@ class Registration:
     startup_timeout: int | None = None
     s3_sse_kms: bool = False
     weights_only: bool | None = None
+    max_latency: int | None = None
     restored: SavedVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Times in the units of TorchServe's keys: seconds, but milliseconds for the batch delay and
-    the client timeout (0: never). ``max_response_size`` is in bytes; None passes on all.
-    ``prefetch`` counts batches that a busy worker is sent ahead."""
+    """Times in the units of TorchServe's keys: seconds, but milliseconds for the batch delay, the
+    client timeout (0: never) and the latency target (0: none). ``max_response_size`` is in bytes;
+    None passes on all. ``prefetch`` counts batches that a busy worker is sent ahead."""
 
     batch_size: int = BATCH_SIZE
     max_batch_delay: int = MAX_BATCH_DELAY
@@ -66,6 +67,7 @@ class Settings:
     weights: WeightsPolicy = UNDECIDED
     parallel: Parallel | None = None
     prefetch: int = 0
+    max_latency: int = 0
 
 
 def resolve(
@@ -73,7 +75,8 @@ def resolve(
 ) -> Settings:
     """Settle each value on its own.
 
-    Batch size and delay: register call, yaml, ``models`` JSON, server-wide key, 1 and 100.
+    Batch size, delay and latency target: register call, yaml, ``models`` JSON, server-wide key,
+    1, 100 and none.
     Timeouts: yaml, register call, ``models`` JSON, server-wide key. TorchServe let a yaml without
     the timeouts pin them to 120, and the JSON beat the call. In debug mode there are none.
     """
@@ -118,6 +121,12 @@ def resolve(
         weights=weights_policy(asked.weights_only, file.weights_only, config.weights_only),
         parallel=file.parallel,
         prefetch=file.prefetch,
+        max_latency=_first(
+            asked.max_latency,
+            file.max_latency,
+            table.positive("maxLatencyMs"),
+            config.max_latency_ms,
+        ),
     )
     return settled if asked.restored is None else _restored(settled, asked.restored, config)
 

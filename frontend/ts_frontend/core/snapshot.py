@@ -197,6 +197,7 @@ def _saved(config: Config, model: ModelVersion, default: bool) -> SavedVersion:
         handler=None if handler == own else handler,
         weights_only=settings.weights.asked,
         parallel_level=None if settings.parallel is None else settings.parallel.level,
+        max_latency=None if model.asked is None else model.asked.max_latency,
     )
 
 

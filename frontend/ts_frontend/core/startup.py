@@ -236,6 +236,7 @@ def _restored(one: SavedVersion) -> Registration:
         handler=one.handler,
         runtime=one.runtime,
         weights_only=one.weights_only,
+        max_latency=one.max_latency,
         restored=one,
     )
 

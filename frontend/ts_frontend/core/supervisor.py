@@ -190,6 +190,8 @@ class Supervisor:
     def _new_slot(self, model: ModelVersion) -> Slot:
         id, gpus = self._take_id(model), model.free_gpus()
         name = f"W-{id}-{model.name}_{model.version}"
+        counts = self._meter.version(model.name, model.version)
+        model.queue.counted(counts)
         return Slot(
             id,
             name,
@@ -199,7 +201,7 @@ class Supervisor:
             queue=model.queue,
             settings=model.settings,
             meter=self._meter,
-            counts=self._meter.version(model.name, model.version),
+            counts=counts,
             reports=Reports(name, model.name, model.version, self._log, self._meter, self._answer),
             make_spec=lambda slot: self._spec(model, slot),
             given_up=lambda: self._recount(model),

@@ -163,6 +163,7 @@ def registration(arguments: Arguments) -> Registration:
         startup_timeout=arguments.chosen("startup_timeout", -1),
         s3_sse_kms=arguments.flag("s3_sse_kms", False),
         weights_only=arguments.decision("weights_only"),
+        max_latency=arguments.chosen("max_latency_ms", -1),
     )
 
 

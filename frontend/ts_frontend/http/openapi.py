@@ -166,6 +166,7 @@ def _register() -> Document:
         _query("runtime", "Runtime; default is the archive's"),
         _query("batch_size", "Requests in a batch at most", "integer", "1"),
         _query("max_batch_delay", "Milliseconds to wait for a batch", "integer", "100"),
+        _query("max_latency_ms", "Milliseconds to answer in; 0 for none", "integer", "0"),
         _query("initial_workers", "Workers to start", "integer", "0"),
         _query("synchronous", "Answer when the workers are up", "boolean", "true"),
         _query("response_timeout", "Seconds a worker has to answer", "integer", "120"),

@@ -66,6 +66,8 @@ class Responder:
         body: dict[str, object] = {"code": status, "type": error.type}
         if error.message:
             body["message"] = error.message
+        if error.reason is not None:
+            body["reason"] = error.reason
         return self.json(exchange, body, status)
 
     def raw(self, exchange: Exchange, status: int, headers: bytes, body: Buffer) -> RawResponse:

@@ -7,10 +7,10 @@ each registered version. What they feed beyond TorchServe's metrics is declared 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, get_args
 
-from ts_frontend.core.meter import RestartReason
+from ts_frontend.core.meter import Departure, Refusal, RestartReason
 from ts_frontend.metrics.family import Counter, Family, Histogram
 from ts_frontend.metrics.series import Bundle, Series
 from ts_frontend.metrics.spec import MetricSpec
@@ -38,6 +38,18 @@ RESTARTS = MetricSpec(
     "counter",
     ("model_name", "model_version", "reason", "hostname"),
 )
+BATCHES_LEFT = MetricSpec(
+    "ts_batches_left_total",
+    "Batches",
+    "counter",
+    ("model_name", "model_version", "reason", "hostname"),
+)
+REFUSED = MetricSpec(
+    "ts_requests_refused_total",
+    "Requests",
+    "counter",
+    ("model_name", "model_version", "when", "hostname"),
+)
 # From a small model on a fast device to a long generation.
 DURATION_BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -45,6 +57,9 @@ DURATION_BUCKETS = (
 )
 SIZE_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 REASONS: tuple[RestartReason, ...] = get_args(RestartReason)
+DEPARTURES: tuple[Departure, ...] = get_args(Departure)
+REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
+Name = TypeVar("Name", bound=str)
 
 
 class ModelMeter:
@@ -79,13 +94,23 @@ class ModelMeter:
 
 
 class VersionMeter:
-    """What the workers of one registered version did; ``slots`` are those that have not ended."""
+    """What the workers of one registered version did; ``slots`` are those that have not ended.
 
-    __slots__ = ("_durations", "_restarts", "_sizes", "slots")
+    ``departures`` and ``refusals`` are counted by its queue.
+    """
+
+    __slots__ = ("_durations", "_restarts", "_sizes", "departures", "refusals", "slots")
 
     def __init__(
-        self, sizes: Histogram, durations: Histogram, restarts: dict[RestartReason, Counter]
+        self,
+        sizes: Histogram,
+        durations: Histogram,
+        restarts: dict[RestartReason, Counter],
+        departures: dict[Departure, Counter],
+        refusals: dict[Refusal, Counter],
     ) -> None:
+        self.departures = departures
+        self.refusals = refusals
         self._sizes = sizes
         self._durations = durations
         self._restarts = restarts
@@ -125,7 +150,9 @@ class VersionFamilies:
         self._sizes = Family(BATCH_SIZE, SIZE_BUCKETS)
         self._durations = Family(HANDLER_DURATION, DURATION_BUCKETS)
         self._restarts = Family(RESTARTS)
-        self.all = (self._sizes, self._durations, self._restarts)
+        self._left = Family(BATCHES_LEFT)
+        self._refused = Family(REFUSED)
+        self.all = (self._sizes, self._durations, self._restarts, self._left, self._refused)
 
     def meter(self, model: str, version: str) -> VersionMeter:
         """Return a new meter; all of its series show from now on."""
@@ -133,16 +160,32 @@ class VersionFamilies:
         durations = self._durations.child((model, version, self._host))
         assert isinstance(sizes, Histogram)
         assert isinstance(durations, Histogram)
-        restarts: dict[RestartReason, Counter] = {}
-        for reason in REASONS:
-            child = self._restarts.child((model, version, reason, self._host))
+        return VersionMeter(
+            sizes,
+            durations,
+            self._counters(self._restarts, REASONS, model, version),
+            self._counters(self._left, DEPARTURES, model, version),
+            self._counters(self._refused, REFUSALS, model, version),
+        )
+
+    def _counters(
+        self, family: Family, names: Sequence[Name], model: str, version: str
+    ) -> dict[Name, Counter]:
+        counters: dict[Name, Counter] = {}
+        for name in names:
+            child = family.child((model, version, name, self._host))
             assert isinstance(child, Counter)
-            restarts[reason] = child
-        return VersionMeter(sizes, durations, restarts)
+            counters[name] = child
+        return counters
 
     def remove(self, model: str, version: str) -> None:
         """Forget the series of a version."""
         self._sizes.remove((model, version, self._host))
         self._durations.remove((model, version, self._host))
-        for reason in REASONS:
-            self._restarts.remove((model, version, reason, self._host))
+        for family, names in (
+            (self._restarts, REASONS),
+            (self._left, DEPARTURES),
+            (self._refused, REFUSALS),
+        ):
+            for name in names:
+                family.remove((model, version, name, self._host))

@@ -258,6 +258,13 @@ async def test_prefetch(tmp_path: Path) -> None:
         assert site.catalog.find("m").settings.prefetch == 2
 
 
+@row("3.1 maxLatencyMs")
+async def test_max_latency(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.register(site.model(yaml="maxLatencyMs: 50\n"), 0)
+        assert site.catalog.find("m").settings.max_latency == 50
+
+
 @row("3.1 pt2")
 async def test_a_model_that_is_compiled_keeps_what_was_made(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
