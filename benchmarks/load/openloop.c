@@ -425,19 +425,23 @@ static void print_percentiles(const char *name, double *values, size_t count) {
 
 static void report(double wall, double cpu) {
     double *latencies = allocate(total, sizeof *latencies), *late = allocate(total, sizeof *late);
-    size_t ok = 0, in_time = 0, sent = 0, unanswered = 0, by_status[600] = {0};
+    size_t ok = 0, in_time = 0, finished_ok = 0, sent = 0, unanswered = 0, by_status[600] = {0};
     for (uint32_t i = 0; i < total; i++) {
+        bool fine = status_of[i] >= 200 && status_of[i] <= 299;
+        finished_ok += fine && answered_at[i] >= option.warmup &&
+                       answered_at[i] < option.warmup + option.seconds;
         if (due_at[i] < option.warmup) continue;
         late[sent++] = late_by[i];
         if (status_of[i] == 0) unanswered++;
         if (status_of[i] > 0 && status_of[i] < 600) by_status[status_of[i]]++;
-        if (status_of[i] < 200 || status_of[i] > 299) continue;
+        if (!fine) continue;
         double latency = answered_at[i] - due_at[i];
         latencies[ok++] = latency;
         in_time += latency <= option.target;
     }
-    printf("{\"sent\": %zu, \"ok\": %zu, \"in_time\": %zu, \"goodput\": %.3f, ", sent, ok, in_time,
-           (double)in_time / option.seconds);
+    printf("{\"sent\": %zu, \"ok\": %zu, \"in_time\": %zu, ", sent, ok, in_time);
+    printf("\"goodput\": %.3f, \"throughput\": %.3f, ", (double)in_time / option.seconds,
+           (double)finished_ok / option.seconds);
     printf("\"unanswered\": %zu, \"failed_connections\": %lu, \"retries\": %lu, \"opened\": %lu, ",
            unanswered, failures, retries, opened);
     printf("\"waited_for_connection\": %lu, \"statuses\": {", waited);

@@ -53,6 +53,7 @@ class Outcome:
     sent: int
     ok: int
     goodput: float  # answers of 2xx within the target, a second
+    throughput: float  # answers of 2xx a second, in time or not, of those that came meanwhile
     statuses: Mapping[int, int]
     lost: int  # without any answer
     waited: int  # for a connection
@@ -140,6 +141,7 @@ def _outcome(found: Mapping[str, object]) -> Outcome:
         sent=sent,
         ok=int(str(found["ok"])),
         goodput=float(str(found["goodput"])),
+        throughput=float(str(found["throughput"])),
         statuses=counted,
         lost=sent - sum(counted.values()),
         waited=int(str(found["waited_for_connection"])),

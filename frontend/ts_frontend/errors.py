@@ -19,6 +19,7 @@ ServeError
 ├── Internal                 500 InternalServerException (also with a worker's own code)
 ├── WorkerInitialization     500 WorkerInitializationException
 └── ServiceUnavailable       503 ServiceUnavailableException
+    └── NotInTime                                            refused under a latency target
 
 `status` and `type` are TorchServe's: clients match on both.
 """
@@ -37,6 +38,7 @@ class ServeError(Exception):
 
     status: int = 500
     type: ClassVar[str] = "InternalServerException"
+    closes: bool = True  # the connection behind it, as TorchServe does behind each error
 
     def __init__(
         self, message: str, *, status: int | None = None, reason: str | None = None
@@ -136,3 +138,7 @@ class WorkerInitialization(ServeError):
 class ServiceUnavailable(ServeError):
     status = 503
     type = "ServiceUnavailableException"
+
+
+class NotInTime(ServiceUnavailable):
+    closes = False  # there may be thousands a second: new connections would cost more than they do

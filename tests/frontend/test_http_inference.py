@@ -11,7 +11,7 @@ import pytest
 
 from tests.frontend.http_fakes import Edge, edge, post, talk
 from ts_frontend.core.job import Answer
-from ts_frontend.errors import ServiceUnavailable
+from ts_frontend.errors import NotInTime, ServiceUnavailable
 from ts_worker.messages import Request
 
 RESOURCE = "Requested resource is not found, please refer to API document."
@@ -213,9 +213,11 @@ async def test_a_proxy_may_send_the_absolute_form() -> None:
         assert (await talk(e.port, request)).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_refusal_tells_programs_its_reason() -> None:
+async def test_a_refusal_under_a_latency_target_says_so_and_keeps_the_connection() -> None:
     async def refuse(request: Request) -> Answer:
-        raise ServiceUnavailable("Not in time.", reason="latency_target")
+        if request.params[0].value == b"x":
+            raise NotInTime("Not in time.", reason="latency_target")
+        raise ServiceUnavailable("No worker.")
 
     async with edge(behaviour=refuse) as e:
         status, body = await ask(e, "POST", "/predictions/m", b"x")
@@ -228,3 +230,9 @@ async def test_a_refusal_tells_programs_its_reason() -> None:
                 "reason": "latency_target",
             },
         )
+        first = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+        said = await talk(e.port, first + b"x" + first + b"y")
+        assert said.count(b"HTTP/1.1 503 Service Unavailable\r\n") == 2
+        kept, closed = said.split(b"Not in time.")
+        assert b"connection: keep-alive\r\n" in kept
+        assert b"connection: close\r\n" in closed

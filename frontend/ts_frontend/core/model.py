@@ -17,7 +17,7 @@ from ts_frontend.core.latency_target import LatencyTarget
 from ts_frontend.core.prefetch import Prefetch
 from ts_frontend.core.settings import Registration, Settings
 from ts_frontend.core.target_queue import OnTime, TargetQueue
-from ts_frontend.errors import RequestTimeout, ServeError, ServiceUnavailable
+from ts_frontend.errors import NotInTime, RequestTimeout, ServeError
 
 if TYPE_CHECKING:
     from ts_frontend.core.archive import Archive
@@ -132,7 +132,7 @@ class ModelVersion:
     def _refusal(self) -> ServeError:
         cause = f"It cannot be answered within maxLatencyMs={self.settings.max_latency}."
         text = f"{no_worker(self.name, None)}. {cause}"
-        return ServiceUnavailable(text, reason="latency_target")
+        return NotInTime(text, reason="latency_target")
 
     def healthy_workers(self, now: float) -> int:
         """Workers that never failed or may still recover; ``now`` is of the loop's clock."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 
 from aiohttp import HttpVersion11
@@ -56,19 +57,16 @@ class Responder:
 
     def json(self, exchange: Exchange, value: object, status: int = 200) -> RawResponse:
         """Answer with pretty JSON and one line feed, as all that the server itself says."""
-        body = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        return self.raw(exchange, status, JSON, body.encode("utf-8", "replace"))
+        return self.raw(exchange, status, JSON, _pretty(value))
 
     def error(self, exchange: Exchange, error: ServeError) -> RawResponse:
-        """Answer with TorchServe's error shape; the connection is closed behind it."""
+        """Answer with TorchServe's error shape; the connection is closed behind all but a few."""
         # A worker's error may carry any number; only an error status may be sent with it.
         status = error.status if 400 <= error.status <= 599 else 500
-        body: dict[str, object] = {"code": status, "type": error.type}
-        if error.message:
-            body["message"] = error.message
-        if error.reason is not None:
-            body["reason"] = error.reason
-        return self.json(exchange, body, status)
+        body = _error_body(status, error.type, error.message, error.reason)
+        reason = _REASONS.get(status, "").encode()
+        closes = error.closes
+        return self._whole(exchange, status, reason, JSON, self._fixed, body, closes=closes)
 
     def raw(self, exchange: Exchange, status: int, headers: bytes, body: Buffer) -> RawResponse:
         """Answer with these header lines (each ended by CR LF), bytes and the usual phrase."""
@@ -106,8 +104,12 @@ class Responder:
         headers: bytes,
         fixed: bytes,
         body: Buffer,
+        *,
+        closes: bool | None = None,
     ) -> RawResponse:
-        keep_alive = exchange.keep_alive and status < 400 and not self._ending
+        if closes is None:
+            closes = status >= 400
+        keep_alive = exchange.keep_alive and not closes and not self._ending
         bodiless = status in _BODILESS
         head = b"HTTP/1.1 %d %b\r\n%bx-request-id: %b%b%b%b" % (
             status,
@@ -171,6 +173,21 @@ class Responder:
             chosen = {name.lower() for name, _ in pairs}
             fixed = _FIXED + _lines(pair for pair in self._cors if pair[0] not in chosen)
         return _lines(pairs), fixed
+
+
+def _pretty(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+@lru_cache(maxsize=64)
+def _error_body(status: int, type: str, message: str, reason: str | None) -> bytes:
+    # Kept, because refusals come by the thousand and say the same.
+    body: dict[str, object] = {"code": status, "type": type}
+    if message:
+        body["message"] = message
+    if reason is not None:
+        body["reason"] = reason
+    return _pretty(body)
 
 
 def _lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
