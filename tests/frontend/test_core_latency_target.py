@@ -139,12 +139,12 @@ def test_a_late_worker_is_thought_to_be_late_on() -> None:
 def test_late_answers_raise_the_margin_and_good_ones_lower_it() -> None:
     target = a_target()
     target.sent(0, [0.0] * SIZE, 1.0)
-    target.done(0, SIZE, 0.018, 1.018)
+    assert target.done(0, SIZE, 0.018, 1.018) == [0.0] * SIZE
+    target.settle([0.0] * SIZE, 1.019)
     raised = target.margin
     assert raised > 1.0
     for _ in range(20):
-        target.sent(0, [2.0] * SIZE, 2.0)
-        target.done(0, SIZE, 0.018, 2.018)
+        target.settle([2.0] * SIZE, 2.018)
     assert 0.9 < target.margin < raised
 
 

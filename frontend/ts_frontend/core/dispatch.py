@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.flight import Flight
 from ts_frontend.core.job import Job
+from ts_frontend.core.latency_target import LatencyTarget
 from ts_frontend.core.meter import Meter, VersionMeter
 from ts_frontend.errors import Internal
 from ts_worker.backend.base import ExitReason, Worker, WorkerGone
@@ -279,7 +280,9 @@ class Pump:
         self._begun = now
         self._counts.batch(flight.size, seconds)
         if self._target is not None:
-            self._target.done(self, flight.size, seconds, now)
+            arrived = self._target.done(self, flight.size, seconds, now)
+            # Behind the tasks that these answers wake: the writing of them all counts, too.
+            self._loop.call_soon(self._settle, self._target, arrived or ())
         # TorchServe's WorkerThreadTime: what a round trip took beside waiting for the worker.
         self._meter.worker_thread_time(int((flight.sent - flight.taken) * 1000))
         # Here and not in `run`: waking a task for each batch costs as much as sending it.
@@ -287,6 +290,9 @@ class Pump:
             self._send_ahead()
         if not self._flights:
             self._land()
+
+    def _settle(self, target: LatencyTarget, arrived: Sequence[float]) -> None:
+        target.settle(arrived, time.monotonic())
 
     def _postpone(self) -> None:
         self._deadline = self._loop.time() + self._timeout

@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from ts_frontend.core.batch_cost import BatchCost
 
-# Kept of the target for the way from the client and back to it, which nobody here can see.
-_EDGE_SECONDS = 0.0005
-_EDGE_SHARE = 0.01
+# Kept of the target for the way from the client and back to it, which nobody here can see. On a
+# busy machine a request waits a millisecond or two in its socket before the server reads it.
+_EDGE_SECONDS = 0.001
+_EDGE_SHARE = 0.03
 _TIMER = 0.001  # seconds by which the loop may be late to wake one who waits
 _EPSILON = 1e-6
 # Promises are given with a margin on what batches cost, which one late answer raises and many that
@@ -110,16 +111,31 @@ class LatencyTarget:
         self._count(now)
         self._looked_at = float("-inf")
 
-    def done(self, worker: Hashable, size: int, seconds: float, now: float) -> None:
-        """A worker has answered its oldest batch, so long after it began with it."""
+    def done(
+        self, worker: Hashable, size: int, seconds: float, now: float
+    ) -> Sequence[float] | None:
+        """A worker has answered its oldest batch, so long after it began with it.
+
+        Returns:
+            When its requests came: for `settle`, once their answers have been written.
+        """
+        arrived: Sequence[float] | None = None
         self.cost.observe(size, seconds)
         crew = self._crews.get(worker)
         if crew is not None:
             crew.begun = now
             if crew.batches:
-                self._learn(crew.batches.pop(0), now)
+                arrived = crew.batches.pop(0)
         self._resize()
         self._looked_at = float("-inf")
+        return arrived
+
+    def settle(self, arrived: Sequence[float], now: float) -> None:
+        """The answers to a batch have left: set the margin by what became of its promises."""
+        late = sum(now - one > self.budget for one in arrived)
+        change = min(late, _MOST_LATE) - _LATE_SHARE * len(arrived)
+        margin = self.margin + _MARGIN_STEP * change
+        self.margin = min(_MOST_MARGIN, max(_LEAST_MARGIN, margin))
 
     # What to do.
 
@@ -276,13 +292,6 @@ class LatencyTarget:
         until = crew.begun + self.cost.mean(first)
         # One that is overdue is guessed to take as long again as it is late.
         return max(until, 2 * now - until) + behind
-
-    def _learn(self, arrived: Sequence[float], now: float) -> None:
-        """Set the margin by what became of the promises of one batch."""
-        late = sum(now - one > self.budget for one in arrived)
-        change = min(late, _MOST_LATE) - _LATE_SHARE * len(arrived)
-        margin = self.margin + _MARGIN_STEP * change
-        self.margin = min(_MOST_MARGIN, max(_LEAST_MARGIN, margin))
 
     def _late(self, size: int) -> float:
         """What a batch may take, for all that is promised."""
