@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, get_args
 
+from ts_frontend.core.job import Answer, Job, Kind
 from ts_frontend.core.meter import Departure, PlainCount, Refusal, RestartReason
 from ts_frontend.core.slot import Slot
+from ts_frontend.errors import ServeError
 from ts_worker.backend.base import (
     ExitReason,
     LoadFailed,
@@ -35,6 +37,7 @@ from ts_worker.messages import (
 T = TypeVar("T")
 
 __all__ = [
+    "AwaitedJob",
     "FakeBackend",
     "FakeLog",
     "FakeMeter",
@@ -44,6 +47,7 @@ __all__ = [
     "FakeWorker",
     "LoadFailed",
     "VirtualLoop",
+    "a_job",
     "echo",
     "hold",
     "make_request",
@@ -54,6 +58,25 @@ __all__ = [
 def make_request(body: bytes = b"hello", id: bytes | None = None) -> Request:
     """A request with one raw body."""
     return Request(id or str(uuid.uuid4()).encode(), b"", (Param("body", "", body),))
+
+
+class AwaitedJob(Job):
+    """A job with a future that its answer goes to."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        super().__init__(make_request(), self._tell, kind)
+
+    def _tell(self, outcome: Answer | ServeError) -> None:
+        if isinstance(outcome, ServeError):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+def a_job(kind: Kind = "predict") -> AwaitedJob:
+    """A job for a queue."""
+    return AwaitedJob(kind)
 
 
 Behaviour = Callable[["FakeWorker", Predict, ReplySink], None]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import make_request, run_virtual
+from tests.fakes import AwaitedJob, a_job, run_virtual
 from ts_frontend.core.batch_policy import Delay, Eager, Policy
 from ts_frontend.core.batching import JobQueue
-from ts_frontend.core.job import Answer, Job, Kind
-from ts_frontend.errors import ModelNotFound, RequestTimeout, ServeError
+from ts_frontend.core.job import Job, Kind
+from ts_frontend.errors import ModelNotFound, RequestTimeout
 from ts_worker.messages import ReplyChunk, Response
 
 
@@ -21,24 +21,6 @@ def a_queue(policy: Policy, batch_size: int = 4, **options: object) -> JobQueue:
     queue = JobQueue(policy, capacity=100, batch_size=batch_size, **options)  # type: ignore[arg-type]
     queue.consumers = 1
     return queue
-
-
-class AwaitedJob(Job):
-    """A job with a future that its answer goes to."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        super().__init__(make_request(), self._tell, kind)
-
-    def _tell(self, outcome: Answer | ServeError) -> None:
-        if isinstance(outcome, ServeError):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-
-def a_job(kind: Kind = "predict") -> AwaitedJob:
-    return AwaitedJob(kind)
 
 
 def put(queue: JobQueue, count: int = 1) -> list[AwaitedJob]:

@@ -13,12 +13,12 @@ from unittest import mock
 import pytest
 
 from tests.core_rig import Rig, a_version, send, until
-from tests.fakes import Behaviour, FakeWorker, VirtualLoop, hold, make_request
+from tests.fakes import Behaviour, FakeWorker, VirtualLoop, a_job, hold, make_request
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.describe import describe_versions
 from ts_frontend.core.devices import Devices
 from ts_frontend.core.inference import describe_itself
-from ts_frontend.core.job import Job, Kind
+from ts_frontend.core.job import Answer, Kind
 from ts_frontend.core.model import ModelVersion
 from ts_frontend.errors import NotInTime, ServeError, ServiceUnavailable
 from ts_worker.backend.base import ReplySink
@@ -44,10 +44,6 @@ def costing(a: float, b: float) -> Behaviour:
         loop.call_at(free[worker.id], worker.answer, batch, reply)
 
     return behaviour
-
-
-def a_job(kind: Kind = "predict") -> Job:
-    return Job(make_request(), asyncio.get_running_loop().create_future(), kind)
 
 
 class Outcome:
@@ -338,6 +334,39 @@ def test_what_waits_moves_to_the_queue_of_a_reloaded_model_and_is_watched_there(
         results = await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
         assert [type(one) for one in results] == [NotInTime] * 4
         assert asyncio.get_running_loop().time() <= TARGET
+
+    run(main)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_who_is_refused_may_ask_again_at_once(prefetch: int) -> None:
+    """Its callback runs in the middle of what refuses it: nothing may be lost or taken twice."""
+
+    async def main() -> None:
+        async with Rig(behaviour=costing(0.04, 0.0)) as rig:
+            settings = {"batch_size": 4, "max_latency": 60, "prefetch": prefetch}
+            model = await rig.serve(**settings)
+            outcomes: Counter[str] = Counter()
+
+            def ask(times: int) -> None:
+                def told(outcome: Answer | ServeError) -> None:
+                    outcomes["refused" if isinstance(outcome, ServeError) else "answered"] += 1
+                    if times:
+                        ask(times - 1)
+
+                try:
+                    rig.inference.submit("m", None, make_request(), told)
+                except ServeError:
+                    outcomes["not taken in"] += 1
+
+            for _ in range(40):
+                ask(3)
+                await asyncio.sleep(0.003)
+            await asyncio.wait_for(model.queue.join(), 10)
+            assert outcomes["answered"] > 0
+            assert outcomes["refused"] == rig.meter.version("m", "1.0").refusals["waiting"].value
+            sent = [one.id for batch in rig.worker.batches for one in batch.requests]
+            assert len(set(sent)) == len(sent) == outcomes["answered"]
 
     run(main)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ts_frontend.core.batching import JobQueue
 from ts_frontend.core.job import Job
 from ts_frontend.core.latency_target import LatencyTarget
-from ts_frontend.core.meter import Departure, Refusal
+from ts_frontend.core.meter import Departure
 from ts_frontend.errors import ServeError
 
 # A busy worker is sent ahead what it answers in two milliseconds: little beside such a target.
@@ -81,21 +81,28 @@ class TargetQueue(JobQueue):
         now = time.monotonic()
         start = target.next_free(now)
         choice = target.choose(now, [job.arrived for job in jobs], start=start)
-        self.refuse(choice.drop)
-        if not choice.take or (choice.take < target.size and not partial):
-            return []
-        self.departures["full" if choice.take == target.size else "delay"].value += 1
-        return [self._waiting.popleft() for _ in range(choice.take)]
+        dropped, batch = self.pop(choice.drop), []
+        if partial or choice.take == target.size:
+            batch = self.pop(choice.take)
+        if batch:
+            self.departures["full" if len(batch) == target.size else "delay"].value += 1
+        self.refuse(dropped)
+        return batch
 
     def front(self) -> list[Job]:
         """The oldest, as far as they may be in one batch."""
         return self._alike(_DEPTH * self.batch_size)
 
-    def refuse(self, count: int, when: Refusal = "waiting") -> None:
-        """Answer the oldest that they can't be answered in time."""
-        for _ in range(count):
-            self.refusals[when].value += 1
-            self._waiting.popleft().fail(self._refusal())
+    def pop(self, count: int) -> list[Job]:
+        """Take so many of the oldest out."""
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def refuse(self, jobs: list[Job]) -> None:
+        """Answer that they can't be answered in time. Nothing may be half done then: who is told
+        may ask again at once."""
+        self.refusals["waiting"].value += len(jobs)
+        for job in jobs:
+            job.fail(self._refusal())
 
     def _watch(self) -> None:
         """Look again when the oldest can no longer be answered in time: a worker may be stuck, or
@@ -107,16 +114,20 @@ class TargetQueue(JobQueue):
 
     def _looked(self) -> None:
         self._look = None
+        expired: list[Job] = []
         # An idle worker is about to take them, late or not.
-        if not self.takers and self._waiting:
-            now = time.monotonic()
-            expired = 0
-            for job in self._waiting:
-                if job.kind == "describe" or self.target.expires(job.arrived) > now:
-                    break
-                expired += 1
-            self.refuse(expired)
+        if not self.takers:
+            expired = self.pop(self._overdue(time.monotonic()))
         self._watch()
+        self.refuse(expired)
+
+    def _overdue(self, now: float) -> int:
+        count = 0
+        for job in self._waiting:
+            if job.kind == "describe" or self.target.expires(job.arrived) > now:
+                break
+            count += 1
+        return count
 
 
 class OnTime:
@@ -152,8 +163,7 @@ class OnTime:
             return "full"
         now = time.monotonic()
         choice = self.target.choose(now, [job.arrived for job in jobs], idle=idle)
-        queue.refuse(choice.drop)
-        take = choice.take
+        dropped, take = queue.pop(choice.drop), choice.take
         if choice.until is not None:
             if len(jobs) == len(queue):
                 await queue.change(queue.loop.time() + choice.until - now)
@@ -161,4 +171,5 @@ class OnTime:
             take = len(jobs)  # the next one may not join: nothing is left to wait for
         for _ in range(take):
             queue.move()
+        queue.refuse(dropped)
         return choice.why if take else None
