@@ -30,7 +30,6 @@
 #include <unistd.h>
 
 #define HEAD_BYTES 16384
-#define GRACE 10.0 /* seconds that answers may take after the last request was due */
 #define NONE (-1)
 
 enum state { FREE, CONNECTING, IDLE, BUSY };
@@ -50,10 +49,10 @@ struct connection {
 
 static struct {
     const char *host, *port, *path, *token, *body_file, *type;
-    double rate, seconds, warmup, target;
+    double rate, seconds, warmup, target, grace;
     int connections;
     uint64_t seed;
-} option = {"127.0.0.1", "8080", "/", NULL, NULL, "application/json", 100, 10, 1, 0.05, 512, 1};
+} option = {"127.0.0.1", "8080", "/", NULL, NULL, "application/json", 100, 10, 1, 0.05, 10, 512, 1};
 
 static struct connection *connections;
 static int idle_top = NONE, free_top = NONE, dropped_top = NONE;
@@ -386,7 +385,7 @@ static void arm(double at) {
 
 static void run(void) {
     struct epoll_event events[256];
-    double last = option.warmup + option.seconds + GRACE;
+    double last = option.warmup + option.seconds + option.grace;
     while (finished < total) {
         double t = now();
         if (t > last) return;
@@ -471,7 +470,7 @@ static void read_options(int count, char **values) {
         {"token", 1, 0, 't'},    {"body", 1, 0, 'b'},        {"content-type", 1, 0, 'c'},
         {"rate", 1, 0, 'r'},     {"seconds", 1, 0, 's'},     {"warmup", 1, 0, 'w'},
         {"target", 1, 0, 'g'},   {"connections", 1, 0, 'n'}, {"seed", 1, 0, 'e'},
-        {0, 0, 0, 0}};
+        {"grace", 1, 0, 'a'},    {0, 0, 0, 0}};
     int letter;
     while ((letter = getopt_long(count, values, "", known, NULL)) != -1) switch (letter) {
             case 'h': option.host = optarg; break;
@@ -484,12 +483,13 @@ static void read_options(int count, char **values) {
             case 's': option.seconds = number("seconds", optarg, 0.1); break;
             case 'w': option.warmup = number("warmup", optarg, 0); break;
             case 'g': option.target = number("target", optarg, 0.001) / 1e3; break;
+            case 'a': option.grace = number("grace", optarg, 0); break;
             case 'n': option.connections = (int)number("connections", optarg, 1); break;
             case 'e': option.seed = (uint64_t)number("seed", optarg, 0) * 2654435769u + 1; break;
             default:
                 die("usage: openloop [--host H] [--port P] --path /predictions/m [--rate per second]\n"
                     "  [--seconds S] [--warmup S] [--target ms] [--connections N] [--seed N]\n"
-                    "  [--token KEY] [--body FILE] [--content-type TYPE]");
+                    "  [--grace S] [--token KEY] [--body FILE] [--content-type TYPE]");
         }
     if (optind < count) die("%s is no option", values[optind]);
 }

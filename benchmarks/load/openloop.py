@@ -35,6 +35,7 @@ class Load:
     seconds: float
     target: float
     warmup: float = 1.0  # seconds before those that count
+    grace: float = 10.0  # seconds that answers may take after the last request was due
     connections: int = 512  # at most; a request beyond them waits, and that counts as latency
     seed: int = 1
     token: str | None = None
@@ -91,13 +92,13 @@ def binary() -> Path:
 
 
 def drive(load: Load) -> Outcome:
-    """Send it all and wait for the answers, at most ten seconds after the last was due.
+    """Send it all and wait for the answers, at most ``load.grace`` after the last was due.
 
     Raises:
         LoadFailed: see there.
         Missing: as `binary`.
     """
-    limit = load.warmup + load.seconds + _GRACE
+    limit = load.warmup + load.seconds + load.grace + _GRACE
     try:
         result = subprocess.run(
             _command(load), capture_output=True, text=True, check=False, timeout=limit
@@ -119,6 +120,7 @@ def _command(load: Load) -> list[str]:
         "seconds": load.seconds,
         "warmup": load.warmup,
         "target": load.target,
+        "grace": load.grace,
         "connections": load.connections,
         "seed": load.seed,
         "content-type": load.content_type,

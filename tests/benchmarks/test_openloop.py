@@ -135,6 +135,20 @@ async def test_latency_counts_from_when_a_request_was_due() -> None:
     assert found.latency["max"] >= stalled * 1000
 
 
+async def test_it_waits_for_answers_only_so_long() -> None:
+    never = asyncio.Event()
+
+    async def answer(number: int, head: bytes, body: bytes) -> bytes | None:
+        if number > 10:
+            await never.wait()
+        return OK
+
+    async with serving(answer) as url:
+        found = await load(url, warmup=0.0, grace=0.1, connections=2000)
+        never.set()
+    assert (found.ok, found.lost) == (10, found.sent - 10)
+
+
 async def test_chunks_are_refused_in_words() -> None:
     async def answer(number: int, head: bytes, body: bytes) -> bytes:
         return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
