@@ -92,10 +92,9 @@ def test_a_dead_worker_fails_its_own_batch_only(
     async def main() -> None:
         async with Rig(behaviour=hold) as rig:
             await rig.serve(workers=2, batch_size=2)
-            tasks = [send(rig), send(rig)]
-            await asyncio.sleep(0.1)
-            tasks += [send(rig), send(rig)]
+            tasks = [send(rig) for _ in range(4)]  # two for each
             first, second = rig.backend.workers
+            await first.received()
             await second.received()
             waiting = send(rig)
             first.die(code, signal)

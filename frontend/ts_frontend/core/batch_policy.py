@@ -28,8 +28,9 @@ class Policy(Protocol):
 class Eager:
     """Work-conserving: an idle worker takes what waits, after one turn of the loop.
 
-    The turn lets requests that arrived together travel together. While every worker is busy the
-    next batch fills, so the delay of the model is never waited for.
+    The turn lets requests that arrived together travel together; workers that idle together share
+    them. While every worker is busy the next batch fills, so the delay of the model is never waited
+    for.
     """
 
     ahead = True
@@ -39,9 +40,10 @@ class Eager:
             pass
         if len(queue) < queue.batch_size:
             await asyncio.sleep(0)
-        while queue.move():
-            pass
-        return "idle_worker" if queue.growing and not len(queue) else "full"
+        share = -(-len(queue) // max(1, queue.takers))
+        while share > 0 and queue.move():
+            share -= 1
+        return "idle_worker" if queue.growing and not share else "full"
 
 
 class Delay:

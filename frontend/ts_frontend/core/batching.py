@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ts_frontend.core.prefetch import Prefetch
 
 
+Receiver = Callable[[list[Job]], None]
+
+
 class JobQueue:
     """First in, first out; one worker at a time forms a batch, as in TorchServe.
 
@@ -65,6 +68,8 @@ class JobQueue:
         self._unfinished = 0
         self._joining: asyncio.Future[None] | None = None
         self._heir: JobQueue | None = None
+        # Idle workers of a version that batches nothing: each gets a job in the call of `put`.
+        self._hungry: deque[Receiver] = deque()
 
     def counted(self, counts: VersionMeter) -> None:
         """Count from now on why batches leave, and what is refused."""
@@ -103,6 +108,9 @@ class JobQueue:
         self._unfinished += 1
         if self._client_timeout:
             self._limit(job)
+        if self._hungry:
+            self._feed()
+            return True
         waiter = self._arrival
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -119,6 +127,31 @@ class JobQueue:
                 continue
             return True
         return self._heir is not None and self._heir.remove(job)
+
+    @property
+    def straight(self) -> bool:
+        """Whether there is nothing to decide about a batch, so that `feed` does for `take`."""
+        plain = self.prefetch is None and self.target is None
+        return plain and self.batch_size == 1 and self._policy.ahead
+
+    def feed(self, idle: Receiver) -> None:
+        """Give an idle worker one job, now or as soon as there is one. Without a task: waking it
+        for each request costs as much as all the rest of the dispatch."""
+        self._hungry.append(idle)
+        self.takers += 1
+        self._feed()
+
+    def unfeed(self, idle: Receiver) -> None:
+        """It takes nothing more; it may have been fed."""
+        if idle in self._hungry:
+            self._hungry.remove(idle)
+            self.takers -= 1
+
+    def _feed(self) -> None:
+        while self._hungry and self._waiting:
+            self.takers -= 1
+            self.departures["full"].value += 1
+            self._hungry.popleft()([self._waiting.popleft()])
 
     async def take(self) -> list[Job]:
         """Wait for the next batch, at least one job long. Cancelling loses no job."""
@@ -180,6 +213,7 @@ class JobQueue:
             self._heir.put_back(jobs)
             return
         self._waiting.extendleft(reversed([job for job in jobs if not job.settled]))
+        self._feed()
         if self._arrival is not None:
             _wake(self._arrival)
         if self.prefetch is not None:

@@ -75,12 +75,14 @@ class Pump:
         self._flights: dict[int, Flight] = {}  # oldest first
         self._batch_id = 0
         self._landed: asyncio.Future[None] | None = None
+        self._parked: asyncio.Future[None] | None = None  # while the queue feeds it
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._begun = 0.0  # when the oldest flight became the oldest
         self._pace = AHEAD_SECONDS  # of a batch, a moving average
         self._closing = False
         self._holding = 0  # streams that nobody reads fast enough
+        self._straight = queue.straight
         self._task: asyncio.Task[None] | None = None
         self.timed_out = False
         self.served = 0  # batches that the worker answered
@@ -112,6 +114,8 @@ class Pump:
         if self._target is not None:
             self._target.join(self)
         try:
+            if self._straight:
+                await self._be_fed()
             while not self._closing and not self.timed_out:
                 if not self._flights:
                     self._send(await self._queue.take())
@@ -121,6 +125,7 @@ class Pump:
         except Exception:
             self._break_off()
         finally:
+            self._queue.unfeed(self._fed)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -130,6 +135,17 @@ class Pump:
                 self._target.leave(self)
         if self.timed_out:
             await self._worker.stop(0)
+
+    async def _be_fed(self) -> None:
+        """Let the queue give what comes to `_fed`, and `_complete` ask for more."""
+        self._queue.feed(self._fed)
+        while not self._closing and not self.timed_out:
+            self._parked = self._loop.create_future()
+            await self._parked
+
+    def _fed(self, jobs: list[Job]) -> None:
+        self.receive(jobs)
+        self._loop.call_soon(self._send_ahead)  # what else this turn of the loop brings
 
     async def drain(self, limit: float) -> None:
         """Take no further batch and wait at most ``limit`` seconds for those under way."""
@@ -172,8 +188,8 @@ class Pump:
             self._worker.hold(on)
             self._postpone()
 
-    def prefetch(self, jobs: list[Job]) -> None:
-        """Send the worker a batch that it did not ask for."""
+    def receive(self, jobs: list[Job]) -> None:
+        """Send the worker a batch."""
         try:
             self._send(jobs)
         except Exception:
@@ -211,6 +227,7 @@ class Pump:
             del self._flights[self._batch_id]
             self._closing = True
             self._queue.put_back(jobs)
+            self._land()
         flight.sent = time.monotonic()
 
     def _send_ahead(self) -> None:
@@ -232,6 +249,8 @@ class Pump:
     def _land(self) -> None:
         if self._landed is not None and not self._landed.done():
             self._landed.set_result(None)
+        if self._parked is not None and not self._parked.done() and self._closing:
+            self._parked.set_result(None)
 
     def _reply(self, reply: Reply | ReplyChunk) -> None:
         if isinstance(reply, ReplyChunk):
@@ -290,6 +309,8 @@ class Pump:
             self._send_ahead()
         if not self._flights:
             self._land()
+            if self._straight and not self._closing and not self.timed_out:
+                self._queue.feed(self._fed)
 
     def _settle(self, target: LatencyTarget, arrived: Sequence[float]) -> None:
         target.settle(arrived, time.monotonic())

@@ -26,7 +26,7 @@ class Prefetcher(Protocol):
     def room(self) -> int:
         """How many more it may be sent."""
 
-    def prefetch(self, jobs: list[Job]) -> None: ...
+    def receive(self, jobs: list[Job]) -> None: ...
 
 
 class Prefetch:
@@ -66,7 +66,7 @@ class Prefetch:
             jobs = queue.take_ahead(partial=self._overdue) if able else []
             if not jobs:
                 break
-            min(able, key=_batches).prefetch(jobs)
+            min(able, key=_batches).receive(jobs)
         self._watch()
 
     @property
