@@ -47,6 +47,9 @@ def run(config, *, on_ready):
 server = types.ModuleType("ts_frontend.server")
 server.run = run
 sys.modules["ts_frontend.server"] = server
+lean = types.ModuleType("ts_frontend.http.lean")  # loads aiohttp for the server, behind the fork
+lean.import_server = lambda: None
+sys.modules["ts_frontend.http.lean"] = lean
 cli._STOP_SECONDS = float(os.environ.get("STOP_SECONDS", "60"))
 cli.main()
 """
