@@ -29,7 +29,7 @@ _SIGKILL = 9
 # A worker is sent ahead at most what it answers in this time: so long may a request wait behind
 # others although another worker becomes idle.
 AHEAD_SECONDS = 0.002
-MAX_AHEAD = 8
+MAX_AHEAD = 32
 
 
 def death_status(reason: ExitReason) -> int:
