@@ -69,13 +69,15 @@ def request(
 
 
 def clean_environ() -> dict[str, str]:
-    """Ours without what would set up servers differently from what the benchmark says: TS_*, and a
-    PYTHONPATH to this checkout, which would put our `ts` into TorchServe.
+    """Ours without what would set up servers differently from what the benchmark says: TS_*, a
+    PYTHONPATH to this checkout, which would put our `ts` into TorchServe, and what forbids Python
+    to keep compiled modules, which hits those that are no installed package.
     """
+    unwanted = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("TS_") and name != "PYTHONPATH"
+        if not name.startswith("TS_") and name not in unwanted
     }
 
 

@@ -125,6 +125,55 @@ def test_a_large_body_is_neither_copied_by_the_sender_nor_joined_by_the_reader()
     assert bytes(got[0].responses[0].body) == body
 
 
+def fed(message: m.Message) -> m.Message:
+    """A message as a reader gets it, in pieces."""
+    stream, reader = memoryview(flat(message)), FrameReader()
+    while True:
+        room = reader.buffer()
+        count = min(len(room), len(stream))
+        room[:count] = stream[:count]
+        room.release()
+        stream = stream[count:]
+        if got := reader.received(count):
+            assert not stream
+            return got[0]
+
+
+def test_the_last_input_of_a_lone_request_is_the_handlers_own():
+    body = bytes(range(256)) * 1000
+    some = m.Param("some", "text/plain", b"x" * 100_000)
+    request = m.Request(b"i" * 36, b"a\0b", (some, m.Param("body", "", body)))
+    batch = fed(m.Predict(7, (request,)))
+    assert batch == m.Predict(7, (request,))
+    value = batch.requests[0].params[1].value
+    assert isinstance(value, bytearray)
+    value += b"more"  # nobody else looks at it
+
+
+def test_a_reader_whose_buffer_is_still_held_shares_its_memory():
+    request = m.Request(b"i" * 36, b"", (m.Param("body", "", bytes(100_000)),))
+    data, reader = flat(m.Predict(7, (request,))), FrameReader()
+    first = reader.buffer()
+    first[:] = data[: len(first)]
+    assert reader.received(len(first)) == []
+    held = reader.buffer()
+    held[:] = data[len(first) :]
+    assert reader.received(len(held)) == [m.Predict(7, (request,))]
+
+
+def test_requests_that_share_a_frame_share_its_memory():
+    request = m.Request(b"i" * 36, b"", (m.Param("body", "", bytes(100_000)),))
+    batch = fed(m.Predict(7, (request, request)))
+    assert batch == m.Predict(7, (request, request))
+    assert isinstance(batch.requests[0].params[0].value, memoryview)
+
+
+def test_a_long_form_that_ends_with_a_short_field_arrives_whole():
+    params = (m.Param("file", "", bytes(100_000)), m.Param("name", "", b"short"))
+    batch = m.Predict(7, (m.Request(b"i" * 36, b"", params),))
+    assert fed(batch) == batch
+
+
 @given(st.integers(0, 255), st.binary(max_size=64))
 def test_nonsense_is_a_wire_error_and_nothing_else(kind, payload):
     with contextlib.suppress(WireError):

@@ -366,4 +366,30 @@ class FrameReader:
         if self._end < len(self._large):
             return []
         frame, self._large, self._end = self._large, None, 0
-        return [decode(frame[HEADER_SIZE - 1], frame[HEADER_SIZE:])]
+        message = decode(frame[HEADER_SIZE - 1], frame[HEADER_SIZE:])
+        return [_with_own_tail(message, frame) if isinstance(message, Predict) else message]
+
+
+def _with_own_tail(batch: Predict, frame: memoryview) -> Predict:
+    """Give the last input of a lone request the frame's memory, as a bytearray that the handler may
+    have: cutting off what is before it copies nothing."""
+    if len(batch.requests) != 1 or not batch.requests[0].params:
+        return batch
+    request = batch.requests[0]
+    *others, last = request.params
+    size = len(last.value)
+    own = frame.obj
+    if size < SMALL or not isinstance(own, bytearray):
+        return batch
+    params = [one._replace(value=bytes(one.value)) for one in others]
+    for one in request.params:
+        if isinstance(one.value, memoryview):
+            one.value.release()
+    frame.release()
+    try:
+        del own[: len(own) - size]
+    except BufferError:  # somebody looks at what was read: then the batch does as well
+        whole = memoryview(own)
+        return _decode_predict(whole[HEADER_SIZE:])
+    params.append(last._replace(value=own))
+    return Predict(batch.batch_id, (request._replace(params=tuple(params)),))

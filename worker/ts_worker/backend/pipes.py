@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+_SEND_BUFFER = 1 << 20  # bytes; a kernel that allows less takes what it allows
+
 
 class Pipes:
     """The server's ends of everything that connects it to one worker.
@@ -18,6 +20,9 @@ class Pipes:
     def __init__(self) -> None:
         with contextlib.ExitStack() as undo:
             self.connection, self._their_connection = socket.socketpair()
+            # The kernel's default takes a large body in two dozen pieces, each of which wakes both.
+            for end in (self.connection, self._their_connection):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             undo.callback(self._their_connection.close)
             undo.callback(self.connection.close)
             self.stdout, self._their_stdout = _pipe(undo)

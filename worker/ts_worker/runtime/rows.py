@@ -63,4 +63,5 @@ def typed(param: Param, decode: bool) -> Any:
             return str(param.value, "utf-8")
         except UnicodeDecodeError:
             log.warning("Input %r is not UTF-8 although it is text: kept as bytes", param.name)
-    return bytearray(param.value)
+    value = param.value
+    return value if isinstance(value, bytearray) else bytearray(value)
