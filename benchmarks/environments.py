@@ -41,7 +41,7 @@ def environment(name: str, requirements: Sequence[str], torch: bool = True) -> P
     """
     folder = CACHE / name
     stamp = folder / "installed.txt"
-    wanted = "\n".join(requirements)
+    wanted = "\n".join([*requirements, *(["with .bench/torch"] if torch else [])])
     if not stamp.is_file() or stamp.read_text() != wanted:
         shared = _shared() if torch else None
         print(f"installing {', '.join(requirements)} into .bench/{name} ...", flush=True)
