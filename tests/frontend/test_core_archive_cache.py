@@ -101,6 +101,21 @@ def test_the_next_server_unpacks_nothing(
     assert modes == {0o600}
 
 
+def test_what_another_user_has_put_there_is_no_model(
+    tmp_path: Path, servers: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a temporary folder that all may write to, anybody may make the cache's folder first."""
+    path = mar(tmp_path / "m.mar")
+    servers[0].take(path)
+    if os.getuid() == 0:
+        os.chown(servers[0].cache.folder, 1, -1)
+    else:
+        monkeypatch.setattr("os.getuid", lambda: 12345)
+    with pytest.raises(PermissionError, match="it belongs to another user"):
+        servers[1].take(path)
+    assert not servers[1].roots[0].exists()
+
+
 def test_large_files_are_linked_and_small_ones_copied(
     tmp_path: Path, servers: list[Server]
 ) -> None:

@@ -36,8 +36,12 @@ def make(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(exist_ok=True)
     for path in (folder.parent, folder):
-        if path.stat().st_uid not in (os.getuid(), 0):
+        if not _trusted(path):
             raise PermissionError(0, "it belongs to another user", str(path))
+
+
+def _trusted(path: Path) -> bool:
+    return sys.platform == "win32" or path.stat().st_uid in (os.getuid(), 0)
 
 
 def locked(lock: int, *, exclusive: bool) -> bool:
@@ -60,10 +64,11 @@ def is_current(lock: int, folder: Path) -> bool:
 
 
 def kept(folder: Path) -> list[Path]:
-    """The folders in ``folder``; what a server that was killed was about to remove goes."""
+    """The folders in ``folder``, none where that belongs to another user, who may have put anything
+    there; what a server that was killed was about to remove goes."""
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in entries if _trusted(folder) else ():
             if _REMOVED.fullmatch(entry.name):
                 shutil.rmtree(entry.path, ignore_errors=True)
             elif NAME.fullmatch(entry.name):
