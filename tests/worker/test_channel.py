@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.worker.conftest import predict_message
+from ts_worker.frames import FrameReader
 from ts_worker.messages import Call, CallReply, Cancel, Message, Predict, Request, Response, Threads
 from ts_worker.runtime.channel import Channel, Closed
-from ts_worker.wire import FrameReader, WireError, encode
+from ts_worker.wire import WireError, encode
 
 
 class Server:

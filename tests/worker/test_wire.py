@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ts_worker import messages as m
-from ts_worker.wire import HEADER_SIZE, FrameReader, WireError, decode, encode
+from ts_worker.frames import FrameReader
+from ts_worker.wire import HEADER_SIZE, WireError, decode, encode
 
 REQUEST = m.Request(b"id-1", b"Accept\0*/*", (m.Param("body", "application/json", b"{}"),))
 RESPONSE = m.Response(b"id-1", 200, "", b"", b"ok")

@@ -34,7 +34,7 @@ from ts_worker.messages import (
     Threads,
 )
 
-_FRAME = Struct("!QB")  # payload length, kind
+FRAME = Struct("!QB")  # payload length, kind
 _PREDICT = Struct("!QH")  # batch id, number of requests
 _REQUEST = Struct("!BII")  # lengths of id and headers, number of params
 _PARAM = Struct("!IIQ")  # lengths of name, content type and value
@@ -46,7 +46,7 @@ _CALL_REPLY = Struct("!QHI?")  # call id, code, length of message, whether a res
 _THREADS = Struct("!H")
 _METRIC = Struct("!dI")  # value, length of the series; the request ids follow it
 
-HEADER_SIZE = _FRAME.size
+HEADER_SIZE = FRAME.size
 SMALL = 16384  # joining pieces up to this size costs less than another iovec entry
 
 Pieces = List[Buffer]
@@ -298,7 +298,7 @@ def encode(message: Message) -> Pieces:
     pieces: Pieces = [b""]
     write(message, pieces)
     size = sum(map(len, pieces))
-    pieces[0] = _FRAME.pack(size, kind)
+    pieces[0] = FRAME.pack(size, kind)
     return [b"".join(pieces)] if size <= SMALL else pieces
 
 
@@ -312,84 +312,3 @@ def decode(kind: int, payload: Any) -> Message:
         return _DECODERS[kind](payload)
     except (StructError, KeyError, ValueError, TypeError, IndexError) as error:
         raise WireError(f"frame of kind {kind} can't be read: {error!r}") from error
-
-
-class FrameReader:
-    """Cuts a byte stream into messages.
-
-    Read into `buffer()`, then call `received(n)`. A frame larger than the buffer gets memory of
-    its own exactly once, which its message keeps: no copy and no growing concatenation.
-    """
-
-    def __init__(self, capacity: int = 65536) -> None:
-        self._capacity = capacity
-        self._own = bytearray(capacity)
-        self._view = memoryview(self._own)
-        self._end = 0
-        self._large: memoryview | None = None
-
-    def buffer(self) -> memoryview:
-        """Where to read the next bytes to; never empty."""
-        target = self._view if self._large is None else self._large
-        return target[self._end :]
-
-    def received(self, count: int) -> List[Message]:
-        """Take note of ``count`` bytes in the buffer and return the messages they complete."""
-        self._end += count
-        if self._large is not None:
-            return self._finish_large()
-        messages: List[Message] = []
-        at = 0
-        while self._end - at >= HEADER_SIZE:
-            size, kind = _FRAME.unpack_from(self._own, at)
-            stop = at + HEADER_SIZE + size
-            if stop > self._end:
-                if HEADER_SIZE + size > self._capacity:
-                    self._begin_large(at, HEADER_SIZE + size)
-                    return messages
-                break
-            messages.append(decode(kind, bytes(self._view[at + HEADER_SIZE : stop])))
-            at = stop
-        if at:
-            self._view[: self._end - at] = self._view[at : self._end]
-            self._end -= at
-        return messages
-
-    def _begin_large(self, at: int, size: int) -> None:
-        large = memoryview(bytearray(size))
-        self._end -= at
-        large[: self._end] = self._view[at : at + self._end]
-        self._large = large
-
-    def _finish_large(self) -> List[Message]:
-        assert self._large is not None
-        if self._end < len(self._large):
-            return []
-        frame, self._large, self._end = self._large, None, 0
-        message = decode(frame[HEADER_SIZE - 1], frame[HEADER_SIZE:])
-        return [_with_own_tail(message, frame) if isinstance(message, Predict) else message]
-
-
-def _with_own_tail(batch: Predict, frame: memoryview) -> Predict:
-    """Give the last input of a lone request the frame's memory, as a bytearray that the handler may
-    have: cutting off what is before it copies nothing."""
-    if len(batch.requests) != 1 or not batch.requests[0].params:
-        return batch
-    request = batch.requests[0]
-    *others, last = request.params
-    size = len(last.value)
-    own = frame.obj
-    if size < SMALL or not isinstance(own, bytearray):
-        return batch
-    params = [one._replace(value=bytes(one.value)) for one in others]
-    for one in request.params:
-        if isinstance(one.value, memoryview):
-            one.value.release()
-    frame.release()
-    try:
-        del own[: len(own) - size]
-    except BufferError:  # somebody looks at what was read: then the batch does as well
-        whole = memoryview(own)
-        return _decode_predict(whole[HEADER_SIZE:])
-    params.append(last._replace(value=own))
-    return Predict(batch.batch_id, (request._replace(params=tuple(params)),))

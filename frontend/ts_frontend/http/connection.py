@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,6 +18,7 @@ from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 from ts_frontend.errors import BadRequest, Internal, ServeError
 from ts_frontend.http import draining
 from ts_frontend.http.exchange import Exchange
+from ts_frontend.http.hostless import with_host
 from ts_frontend.http.lane import Again
 from ts_frontend.http.response import RawResponse
 from ts_frontend.http.track import Track
@@ -33,9 +33,6 @@ _INTERNALS = (
     *("_task_handler", "_waiter"),
 )
 _KNOWN = all(hasattr(RequestHandler, name) for name in _INTERNALS)
-
-_HEAD = re.compile(rb"([!-~]+ [!-~]+ HTTP/1\.1\r\n)((?:[^\r\n]+\r\n)*)\r\n")
-_HOST = re.compile(rb"^host[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 BUG = "The server failed to answer; its log holds the cause."
 
@@ -66,7 +63,7 @@ class Connection(RequestHandler):
 
     def __init__(
         self,
-        manager: WebServer,
+        manager: Server,
         failed: Failed,
         again: Again,
         loop: asyncio.AbstractEventLoop,
@@ -115,7 +112,7 @@ class Connection(RequestHandler):
             self._arrived = data
             # All clients but some probes spell it so.
             if b"\nHost:" not in data and b"\nhost:" not in data:
-                data = _with_host(data)
+                data = with_host(data)
         else:
             self._arrived = b""
         track.leave()
@@ -311,44 +308,3 @@ class Connection(RequestHandler):
             return self._failed(request, BadRequest("Invalid HTTP message."))
         log.error("Answering a request failed.", exc_info=exc or True)
         return self._failed(request, Internal(BUG))
-
-
-def _with_host(data: bytes) -> bytes:
-    """Add an empty Host to a request that begins here and has none.
-
-    HTTP/1.1 asks for one, and aiohttp's parsers refuse what lacks it. TorchServe answered, and load
-    balancers probe so.
-    """
-    head = _HEAD.match(data)
-    if head is None or _HOST.search(head[2]):
-        return data
-    return b"".join((head[1], b"Host: \r\n", data[head.end(1) :]))
-
-
-class WebServer(Server):
-    """aiohttp's low-level server, making `Connection`s."""
-
-    def __init__(
-        self,
-        handler: Handler,
-        failed: Failed,
-        again: Again,
-        **options: Any,
-    ) -> None:
-        super().__init__(handler, handler_cancellation=True)
-        self._failed = failed
-        self._again = again
-        self._options = options
-
-    def __call__(self) -> Connection:
-        return Connection(self, self._failed, self._again, self._loop, **self._options)
-
-    def answered_by(self, handler: Handler) -> Callable[[], Connection]:
-        """Return what makes connections that are answered by another handler than the rest."""
-
-        def make() -> Connection:
-            connection = self()
-            connection.answer_by(handler)
-            return connection
-
-        return make

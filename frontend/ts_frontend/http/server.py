@@ -23,13 +23,14 @@ from aiohttp.web import BaseRequest, StreamResponse
 from ts_frontend.config import Address
 from ts_frontend.core.job import Answer
 from ts_frontend.errors import Internal, ServeError
-from ts_frontend.http.connection import BUG, Connection, WebServer
+from ts_frontend.http.connection import BUG, Connection
 from ts_frontend.http.door import Door
 from ts_frontend.http.exchange import Exchange, RequestIds
 from ts_frontend.http.lane import Lane
 from ts_frontend.http.respond import Responder
 from ts_frontend.http.response import RawResponse
 from ts_frontend.http.router import Router
+from ts_frontend.http.web_server import WebServer
 from ts_frontend.log_text import one_line
 
 log = logging.getLogger(__name__)

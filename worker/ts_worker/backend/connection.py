@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+from ts_worker.frames import FrameReader
 from ts_worker.messages import Buffer, Message
-from ts_worker.wire import FrameReader, WireError, encode
+from ts_worker.wire import WireError, encode
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ import threading
 from collections import deque
 from typing import Callable, Deque, List, Optional, Set
 
+from ts_worker.frames import FrameReader
 from ts_worker.messages import Call, CallReply, Cancel, Message, Metric, Predict
-from ts_worker.wire import SMALL, FrameReader, Pieces, encode
+from ts_worker.wire import SMALL, Pieces, encode
 
 _MAX_IOV = 512  # well below the kernel's limit of pieces in one sendmsg
 
