@@ -145,7 +145,14 @@ class Pump:
 
     def _fed(self, jobs: list[Job]) -> None:
         self.receive(jobs)
-        self._loop.call_soon(self._send_ahead)  # what else this turn of the loop brings
+        self._loop.call_soon(self._follow)
+
+    def _follow(self) -> None:
+        """Send ahead what else the turn of the loop brought in which the worker was fed."""
+        try:
+            self._send_ahead()
+        except Exception:
+            self._break_off()
 
     async def drain(self, limit: float) -> None:
         """Take no further batch and wait at most ``limit`` seconds for those under way."""
