@@ -70,6 +70,8 @@ class JobQueue:
         self._heir: JobQueue | None = None
         # Idle workers of a version that batches nothing: each gets a job in the call of `put`.
         self._hungry: deque[Receiver] = deque()
+        # Of who was fed last: called at the end of a turn in which a job had to wait.
+        self.follow: Callable[[], None] | None = None
 
     def counted(self, counts: VersionMeter) -> None:
         """Count from now on why batches leave, and what is refused."""
@@ -111,6 +113,9 @@ class JobQueue:
         if self._hungry:
             self._feed()
             return True
+        if self.follow is not None:
+            self.loop.call_soon(self.follow)
+            self.follow = None
         waiter = self._arrival
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

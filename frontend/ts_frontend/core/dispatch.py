@@ -145,10 +145,10 @@ class Pump:
 
     def _fed(self, jobs: list[Job]) -> None:
         self.receive(jobs)
-        self._loop.call_soon(self._follow)
+        self._queue.follow = self._follow
 
     def _follow(self) -> None:
-        """Send ahead what else the turn of the loop brought in which the worker was fed."""
+        """Send ahead what came since the worker was fed."""
         try:
             self._send_ahead()
         except Exception:
