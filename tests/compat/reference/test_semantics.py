@@ -313,14 +313,19 @@ async def test_a_worker_that_dies(code: int | None, signal: int | None, status: 
     """Each request of its batch fails, and none is tried again on another worker."""
     async with Rig(behaviour=hold) as rig:
         await rig.serve(workers=2, batch_size=2)
-        tasks = [send(rig, b"a"), send(rig, b"b")]
-        await until(lambda: any(worker.current for worker in rig.backend.workers))
-        next(worker for worker in rig.backend.workers if worker.current).die(code, signal)
-        for task in tasks:
+        tasks = {body: send(rig, body) for body in (b"a", b"b", b"c", b"d")}
+        first, second = rig.backend.workers
+        await until(lambda: bool(first.current and second.current))
+        lost = [bytes(request.params[0].value) for request in first.current[0][0].requests]
+        assert len(lost) == 2
+        first.die(code, signal)
+        for body in lost:
             with pytest.raises(Internal, match=r"^Worker died\.$") as caught:
-                await task
+                await tasks.pop(body)
             assert caught.value.status == status
-        assert sum(len(worker.batches) for worker in rig.backend.workers) == 1
+        second.finish()
+        assert [(await task).body for task in tasks.values()] == list(tasks)
+        assert sum(len(worker.batches) for worker in rig.backend.workers) == 2
 
 
 def test_a_response_timeout_is_a_death() -> None:
