@@ -91,18 +91,18 @@ def test_gauges_show_the_moment_of_reading() -> None:
     async def main() -> None:
         async with Metered(hold) as rig:
             model = await rig.serve(workers=2, batch_size=2)
-            tasks = [rig.predict() for _ in range(2)]
-            await until(lambda: any(worker.current for worker in rig.backend.workers))
+            tasks = [rig.predict() for _ in range(4)]  # two for each
+            await until(lambda: all(worker.current for worker in rig.backend.workers))
             samples = await rig.samples(*LIVE)
             assert samples == {
                 f"ts_model_default_version{{{LABELS}}}": 1,
                 f"ts_queue_depth{{{LABELS}}}": 0,
                 f"ts_queue_oldest_wait_seconds{{{LABELS}}}": 0,
-                f"ts_requests_in_flight{{{LABELS}}}": 2,
+                f"ts_requests_in_flight{{{LABELS}}}": 4,
                 **{f'ts_workers{{{LABELS}state="{state}",}}': 0 for state in STATES},
                 f'ts_workers{{{LABELS}state="ready",}}': 2,
             }
-            tasks += [rig.predict() for _ in range(3)]
+            tasks.append(rig.predict())
             await until(lambda: len(model.queue) == 1)
             model.queue._waiting[0].arrived -= 9
             samples = await rig.samples()
