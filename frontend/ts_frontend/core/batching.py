@@ -160,9 +160,6 @@ class JobQueue:
 
     async def take(self) -> list[Job]:
         """Wait for the next batch, at least one job long. Cancelling loses no job."""
-        if self.batch_size == 1 and self._waiting and not self._turn.locked():
-            self.departures["full"].value += 1
-            return [self._waiting.popleft()]  # nothing to decide
         self.takers += 1
         try:
             async with self._turn:
